@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One allocator under comparison, as the replay tool and larder-bench see it.
+ *
+ * Every allocator is called through the same shape of wrapper (an indirect call, then the allocator's
+ * own entry point), so that the harness costs the same for all of them; "none" shows that cost.
+ */
+#ifndef LARDER_BENCH_ALLOCATOR_H
+#define LARDER_BENCH_ALLOCATOR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What an allocator says of itself after a run; fields it does not know stay UINT64_MAX. */
+struct allocator_report {
+    uint64_t held_bytes;
+    uint64_t peak_held_bytes;
+    uint64_t live_bytes;
+    uint64_t cached_bytes;
+};
+
+struct allocator {
+    const char *name;    /* as given on the command line: "larder", "system", ... */
+    const char *version; /* of the library that serves it: "0.1.0", "glibc 2.36", ... */
+    const char *policy;  /* "fit", "exact", "passthrough" for larder's, else "-" */
+    void *context;
+    void *(*allocate)(void *context, size_t size);
+    /* alignment is a power of two and at most 4096 in practice; larger ones occur in traces */
+    void *(*allocate_aligned)(void *context, size_t alignment, size_t size);
+    void *(*reallocate)(void *context, void *ptr, size_t size);
+    void (*release)(void *context, void *ptr);
+    /* optional, NULL: none */
+    void (*report)(void *context, struct allocator_report *out);
+    void (*close)(void *context);
+};
+
+/*
+ * Opens an allocator that can live in this process. Returns 0, or a negative errno with a sentence in
+ * `why` (why_size bytes) that says what is missing and how to get it: -ENOENT for an unknown name, -ENODEV for
+ * a known one that this machine lacks. "preload:PATH" and peers that must replace malloc are not opened here:
+ * the tools start a process of their own for them and open "system" in it.
+ */
+int allocator_open(const char *name, struct allocator *out, char *why, size_t why_size);
+
+/* Names that allocator_open() knows, ended by NULL, in the order of the tables. */
+const char *const *allocator_names(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
