@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/* Clock, faults and resident size: see measure.h. The /proc files are read with plain system calls. */
+#include "measure.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+uint64_t measure_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t measure_minor_faults(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (uint64_t)usage.ru_minflt;
+}
+
+int measure_reset_peak_rss(void)
+{
+    int fd = open("/proc/self/clear_refs", O_WRONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return -errno;
+    }
+    ssize_t written = write(fd, "5", 1);
+    int result = written == 1 ? 0 : -errno;
+    close(fd);
+    return result;
+}
+
+/* The number of kB behind `key` in a /proc file, as bytes; UINT64_MAX where there is none. */
+static uint64_t read_kilobytes(const char *path, const char *key)
+{
+    char text[8192];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return UINT64_MAX;
+    }
+    size_t length = 0;
+    ssize_t got;
+    while (length < sizeof text - 1 && (got = read(fd, text + length, sizeof text - 1 - length)) > 0) {
+        length += (size_t)got;
+    }
+    close(fd);
+    text[length] = '\0';
+    const char *found = strstr(text, key);
+    return found == NULL ? UINT64_MAX : strtoull(found + strlen(key), NULL, 10) * 1024;
+}
+
+uint64_t measure_peak_rss(void)
+{
+    return read_kilobytes("/proc/self/status", "VmHWM:");
+}
+
+uint64_t measure_available_memory(void)
+{
+    return read_kilobytes("/proc/meminfo", "MemAvailable:");
+}
+
+static int compare(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left;
+    uint64_t b = *(const uint64_t *)right;
+    return (a > b) - (a < b);
+}
+
+double measure_median(uint64_t *values, size_t count)
+{
+    if (count == 0) {
+        return 0;
+    }
+    qsort(values, count, sizeof *values, compare);
+    size_t middle = count / 2;
+    return count % 2 == 1 ? (double)values[middle]
+                          : ((double)values[middle - 1] + (double)values[middle]) / 2;
+}

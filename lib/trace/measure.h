@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/* What the machine can tell about a run: time, page faults, memory. Nothing here allocates. */
+#ifndef LARDER_TRACE_MEASURE_H
+#define LARDER_TRACE_MEASURE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* A monotonic clock. */
+uint64_t measure_now_ns(void);
+
+/* Page faults of this process so far that needed no input or output. */
+uint64_t measure_minor_faults(void);
+
+/*
+ * Restarts the kernel's record of this process's highest resident size. Returns 0, or a negative errno where
+ * it cannot be (not Linux, or /proc/self/clear_refs not writable). ru_maxrss would not do: it keeps the
+ * peak of reading the trace.
+ */
+int measure_reset_peak_rss(void);
+
+/* The highest resident size since the reset, in bytes; UINT64_MAX where unknown. */
+uint64_t measure_peak_rss(void);
+
+/* Memory that can be had without swapping, in bytes; UINT64_MAX where unknown. */
+uint64_t measure_available_memory(void);
+
+/* The median of `count` values, which get sorted; the mean of the middle two where count is even. 0 for none. */
+double measure_median(uint64_t *values, size_t count);
+
+#endif
