@@ -42,13 +42,21 @@ struct allocator {
 /*
  * Opens an allocator that can live in this process. Returns 0, or a negative errno with a sentence in
  * `why` (why_size bytes) that says what is missing and how to get it: -ENOENT for an unknown name, -ENODEV for
- * a known one that this machine lacks. "preload:PATH" and peers that must replace malloc are not opened here:
- * the tools start a process of their own for them and open "system" in it.
+ * a known one that this machine lacks. "preload:PATH" and peers that must replace malloc are not opened here
+ * (peer.h): the tools start a process of their own for them and open "system" in it.
+ *
+ * `name` must outlive `out`. At most one allocator is open at a time for the strings in it to be its own.
  */
 int allocator_open(const char *name, struct allocator *out, char *why, size_t why_size);
 
+/* Gives the allocator up; its blocks must have been released. */
+void allocator_close(struct allocator *allocator);
+
 /* Names that allocator_open() knows, ended by NULL, in the order of the tables. */
 const char *const *allocator_names(void);
+
+/* One line about the allocator of that name, or NULL for an unknown one. */
+const char *allocator_summary(const char *name);
 
 #ifdef __cplusplus
 }

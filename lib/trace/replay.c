@@ -27,14 +27,26 @@ struct pass_result {
 typedef size_t pass_function(const struct program *program, const struct allocator *allocator,
                              void **slots, size_t page_size);
 
+/*
+ * One byte in every page that the block lies in. The byte moves on by a cache line from page to page: at one
+ * and the same offset all of them would share a few sets of the cache, and the harness would
+ * measure their conflicts (450 instead of 82 ns an operation on MobileNet V2's trace, allocator none).
+ */
 static inline void touch_pages(void *block, uint64_t size, size_t page_size)
 {
-    volatile char *bytes = block;
-    for (uint64_t offset = 0; offset < size; offset += page_size) {
-        bytes[offset] = 1;
+    const uintptr_t line = 64;
+    uintptr_t start = (uintptr_t)block;
+    uintptr_t end = start + size;
+    if (size == 0) {
+        return;
     }
-    if (size > 0) {
-        bytes[size - 1] = 1; /* the block need not begin at a page */
+    *(volatile char *)start = 1;
+    uintptr_t page = (start & ~((uintptr_t)page_size - 1)) + page_size;
+    for (; page + page_size <= end; page += page_size) {
+        *(volatile char *)(page + (page / page_size * line & (page_size - 1))) = 1;
+    }
+    if (page < end) {
+        *(volatile char *)page = 1;
     }
 }
 

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* What allocators.c's table is made of: the allocators' open functions. Private to this directory. */
+#ifndef LARDER_BENCH_ALLOCATORS_H
+#define LARDER_BENCH_ALLOCATORS_H
+
+#include "allocator.h"
+
+/* Each fills everything but `name`. Returns 0, or a negative errno and the reason in `why`. */
+typedef int allocator_open_function(struct allocator *out, char *why, size_t why_size);
+
+allocator_open_function larder_fit_open, larder_exact_open, larder_mimalloc_open,
+    larder_passthrough_open;
+allocator_open_function system_open;
+allocator_open_function mimalloc_open;
+allocator_open_function c10_design_open;
+allocator_open_function none_open;
+
+#endif
