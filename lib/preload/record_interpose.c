@@ -13,12 +13,12 @@
 #include "record_log.h"
 #include "record_real.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
@@ -113,6 +113,8 @@ static void *realloc_noted(const struct record_real *real, void *block, size_t s
         .kind = RECORD_REALLOC,
     };
     if (size < record_log_min_size()) {
+        if (old_small)
+            return moved;
         entry.kind = RECORD_FREE;
         entry.sequence_after = 0;
         entry.of.call.pointer = old_address;
@@ -198,21 +200,20 @@ EXPORT void *pvalloc(size_t size) {
     return aligned(NULL, page, padded ? padded : page);
 }
 
-/* Destructors do not run: flush first. The real one is asked for by name, as it never returns. */
-static _Noreturn void exit_now(const char *name, int status) {
+/* Destructors do not run: flush first. */
+static _Noreturn void exit_now(int status) {
     record_log_finish();
-    void *symbol = dlsym(RTLD_NEXT, name);
-    void (*real_exit)(int);
-    memcpy(&real_exit, &symbol, sizeof real_exit);
-    if (real_exit)
-        real_exit(status);
-    abort();
+    const struct record_real *real = record_real();
+    if (real && real->exit_now)
+        real->exit_now(status);
+    for (;;)
+        syscall(SYS_exit_group, status);
 }
 
 EXPORT _Noreturn void _exit(int status) {
-    exit_now("_exit", status);
+    exit_now(status);
 }
 
 EXPORT _Noreturn void _Exit(int status) {
-    exit_now("_Exit", status);
+    exit_now(status);
 }

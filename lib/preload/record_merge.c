@@ -21,7 +21,6 @@ struct output {
     FILE *stream;
 };
 
-/* Only a string that fits is a path; the name must differ between two merges at once. */
 static int output_open(struct output *output, const char *path) {
     size_t size = strlen(path) + sizeof ".partial";
     output->path = path;

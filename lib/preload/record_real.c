@@ -44,6 +44,7 @@ static void look_up_family(void) {
     LOOK_UP("aligned_alloc", aligned_alloc);
     LOOK_UP("memalign", memalign);
     LOOK_UP("malloc_usable_size", usable_size);
+    LOOK_UP("_exit", exit_now);
     if (!family.malloc || !family.calloc || !family.realloc || !family.free ||
         !family.posix_memalign) {
         static const char message[] =

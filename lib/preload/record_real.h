@@ -18,6 +18,7 @@ struct record_real {
     void *(*aligned_alloc)(size_t alignment, size_t size); /* may be NULL, like those below */
     void *(*memalign)(size_t alignment, size_t size);
     size_t (*usable_size)(void *block);
+    void (*exit_now)(int status); /* _exit: looked up with the rest, as dlsym may lock */
 };
 
 /*
