@@ -24,7 +24,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int map_file(struct record_recording *recording, const char *path) {
+static int map_file(struct record_recording *recording, const char *path)
+{
     int file = open(path, O_RDONLY | O_CLOEXEC);
     struct stat status;
     if (file < 0 || fstat(file, &status) != 0) {
@@ -53,7 +54,8 @@ static int map_file(struct record_recording *recording, const char *path) {
  * a file whose writer was killed; -1: not a recording.
  */
 static int next_chunk(const struct record_recording *recording, const char *path, size_t *offset,
-                      const struct record_chunk_header **header) {
+                      const struct record_chunk_header **header)
+{
     size_t left = recording->size - *offset;
     if (left < sizeof **header)
         return 0;
@@ -76,7 +78,8 @@ static int next_chunk(const struct record_recording *recording, const char *path
 }
 
 static int count_events(struct record_recording *recording, const char *path,
-                        struct record_merge_summary *summary) {
+                        struct record_merge_summary *summary)
+{
     const struct record_chunk_header *header;
     size_t offset = 0;
     int more;
@@ -90,13 +93,15 @@ static int count_events(struct record_recording *recording, const char *path,
 }
 
 static void add_point(struct record_recording *recording, struct record_event *event,
-                      uint64_t sequence, uint64_t address, bool acquires) {
+                      uint64_t sequence, uint64_t address, bool acquires)
+{
     struct record_point *point = &recording->points[recording->point_count++];
     *point = (struct record_point){sequence, address, event, acquires};
 }
 
 /* False: a kind this version does not know. */
-static bool add_points(struct record_recording *recording, struct record_event *event) {
+static bool add_points(struct record_recording *recording, struct record_event *event)
+{
     const struct record_entry *entry = event->entry;
     switch (entry->kind) {
     case RECORD_MALLOC:
@@ -121,7 +126,8 @@ static bool add_points(struct record_recording *recording, struct record_event *
     }
 }
 
-static int load_events(struct record_recording *recording, const char *path) {
+static int load_events(struct record_recording *recording, const char *path)
+{
     const struct record_chunk_header *header;
     struct record_event *event = recording->events;
     size_t offset = 0;
@@ -131,8 +137,9 @@ static int load_events(struct record_recording *recording, const char *path) {
             *event = (struct record_event){.entry = &entries[i], .thread = header->thread};
             if (add_points(recording, event))
                 continue;
-            fprintf(stderr, "%s: byte %zu: entry of unknown kind %" PRIu32 "; the file is damaged\n",
-                    path, (size_t)((const char *)&entries[i] - (const char *)recording->bytes),
+            fprintf(stderr,
+                    "%s: byte %zu: entry of unknown kind %" PRIu32 "; the file is damaged\n", path,
+                    (size_t)((const char *)&entries[i] - (const char *)recording->bytes),
                     entries[i].kind);
             return -1;
         }
@@ -140,12 +147,14 @@ static int load_events(struct record_recording *recording, const char *path) {
     return 0;
 }
 
-static int by_sequence(const void *left, const void *right) {
+static int by_sequence(const void *left, const void *right)
+{
     const struct record_point *a = left, *b = right;
     return (a->sequence > b->sequence) - (a->sequence < b->sequence);
 }
 
-static int by_address(const void *left, const void *right) {
+static int by_address(const void *left, const void *right)
+{
     const struct record_point *a = left, *b = right;
     if (a->address != b->address)
         return a->address > b->address ? 1 : -1;
@@ -154,13 +163,15 @@ static int by_address(const void *left, const void *right) {
 
 /* Whether somebody else touches the realloc's old address before its second point. */
 static bool used_in_between(const struct record_point *release, const struct record_point *next,
-                            const struct record_point *end) {
+                            const struct record_point *end)
+{
     return next < end && next->address == release->address && next->event != release->event &&
            next->sequence < release->event->entry->sequence_after;
 }
 
 static void resolve_release(const struct record_point *point, const struct record_point *end,
-                            bool live, struct record_merge_summary *summary) {
+                            bool live, struct record_merge_summary *summary)
+{
     if (!live) {
         point->event->verdict = RECORD_DROP;
         summary->unknown_frees++;
@@ -172,7 +183,8 @@ static void resolve_release(const struct record_point *point, const struct recor
 }
 
 /* points are ordered by address, then sequence. */
-static void resolve(struct record_recording *recording, struct record_merge_summary *summary) {
+static void resolve(struct record_recording *recording, struct record_merge_summary *summary)
+{
     const struct record_point *end = recording->points + recording->point_count;
     bool live = false;
     for (struct record_point *point = recording->points; point < end; point++) {
@@ -196,7 +208,8 @@ static void resolve(struct record_recording *recording, struct record_merge_summ
 }
 
 int record_recording_open(struct record_recording *recording, const char *path,
-                          struct record_merge_summary *summary) {
+                          struct record_merge_summary *summary)
+{
     memset(recording, 0, sizeof *recording);
     if (map_file(recording, path) != 0)
         return -1;
@@ -223,7 +236,8 @@ int record_recording_open(struct record_recording *recording, const char *path,
     return 0;
 }
 
-void record_recording_close(struct record_recording *recording) {
+void record_recording_close(struct record_recording *recording)
+{
     free(recording->points);
     free(recording->events);
     if (recording->bytes)

@@ -14,9 +14,9 @@
 
 /* What becomes of a realloc; the other kinds use only KEEP and DROP. */
 enum record_verdict {
-    RECORD_KEEP,    /* as recorded */
-    RECORD_DROP,    /* a free, or the release in a realloc, of a block that is not in the trace */
-    RECORD_SPLIT,   /* a realloc that must be written as free, then malloc */
+    RECORD_KEEP,  /* as recorded */
+    RECORD_DROP,  /* a free, or the release in a realloc, of a block that is not in the trace */
+    RECORD_SPLIT, /* a realloc that must be written as free, then malloc */
 };
 
 struct record_event {

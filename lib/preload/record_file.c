@@ -29,7 +29,8 @@ static pid_t process;
 
 static _Atomic uint64_t lost;
 
-bool record_file_init(const char *prefix) {
+bool record_file_init(const char *prefix)
+{
     size_t used = 0;
     if (prefix[0] != '/') {
         if (!getcwd(path_prefix, sizeof path_prefix - 1))
@@ -45,11 +46,13 @@ bool record_file_init(const char *prefix) {
     return true;
 }
 
-bool record_file_is_ours(void) {
+bool record_file_is_ours(void)
+{
     return getpid() == process;
 }
 
-void record_file_begin_chunk(struct record_chunk_header *header) {
+void record_file_begin_chunk(struct record_chunk_header *header)
+{
     memset(header, 0, sizeof *header);
     memcpy(header->magic, RECORD_CHUNK_MAGIC, sizeof header->magic);
     header->process = (uint32_t)process;
@@ -58,12 +61,14 @@ void record_file_begin_chunk(struct record_chunk_header *header) {
 }
 
 /* Relaxed: a plain count, read when it is reported. */
-void record_file_count_lost(uint64_t entries) {
+void record_file_count_lost(uint64_t entries)
+{
     atomic_fetch_add_explicit(&lost, entries, memory_order_relaxed);
 }
 
 /* Under a name nobody has yet: after exec the same process id begins again. */
-static int create(void) {
+static int create(void)
+{
     for (int attempt = 0; attempt < 1000; attempt++) {
         if (attempt == 0)
             snprintf(path, sizeof path, "%s.%d.raw", path_prefix, (int)process);
@@ -78,7 +83,8 @@ static int create(void) {
     return -1;
 }
 
-static bool write_whole(int file, const void *bytes, size_t count) {
+static bool write_whole(int file, const void *bytes, size_t count)
+{
     off_t start = lseek(file, 0, SEEK_END);
     size_t done = 0;
     while (done < count) {
@@ -97,7 +103,8 @@ static bool write_whole(int file, const void *bytes, size_t count) {
     return true;
 }
 
-static void write_locked(struct record_chunk_header *header) {
+static void write_locked(struct record_chunk_header *header)
+{
     header->lost = atomic_load_explicit(&lost, memory_order_relaxed);
     int file = created ? open(path, O_WRONLY | O_APPEND | O_CLOEXEC) : create();
     size_t bytes = sizeof *header + header->count * sizeof(struct record_entry);
@@ -110,24 +117,46 @@ static void write_locked(struct record_chunk_header *header) {
         close(file);
 }
 
-void record_file_write(struct record_chunk_header *header) {
+/*
+ * open, write and close are cancellation points; malloc and free must not become ones. Android has
+ * no cancellation.
+ */
+static int forbid_cancel(void)
+{
+    int before = 0;
+#ifdef PTHREAD_CANCEL_DISABLE
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+#endif
+    return before;
+}
+
+static void allow_cancel(int before)
+{
+#ifdef PTHREAD_CANCEL_DISABLE
+    pthread_setcancelstate(before, NULL);
+#else
+    (void)before;
+#endif
+}
+
+void record_file_write(struct record_chunk_header *header)
+{
     if (header->count == 0 || !record_file_is_ours())
         return;
     int error = errno;
-    int cancel_state;
-    /* open, write and close are cancellation points; malloc and free must not become ones. */
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    int cancel_state = forbid_cancel();
     if (record_lock_patiently(&file_lock)) {
         write_locked(header);
         record_unlock(&file_lock);
     } else {
         record_file_count_lost(header->count);
     }
-    pthread_setcancelstate(cancel_state, NULL);
+    allow_cancel(cancel_state);
     errno = error;
 }
 
-void record_file_report(void) {
+void record_file_report(void)
+{
     uint64_t entries = atomic_load_explicit(&lost, memory_order_relaxed);
     if (entries == 0)
         return;

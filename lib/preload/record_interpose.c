@@ -23,8 +23,14 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* Not every C library declares these; where it has none, nobody calls them. */
+EXPORT void *reallocarray(void *block, size_t members, size_t size);
+EXPORT void *valloc(size_t size);
+EXPORT void *pvalloc(size_t size);
+
 static void note_acquired(enum record_kind kind, const void *block, size_t argument, size_t size,
-                          size_t requested) {
+                          size_t requested)
+{
     if (!block || !record_log_is_open() || requested < record_log_min_size())
         return;
     struct record_entry entry = {
@@ -35,7 +41,8 @@ static void note_acquired(enum record_kind kind, const void *block, size_t argum
     record_log_append(&entry);
 }
 
-static void note_released(uint64_t before, const void *block) {
+static void note_released(uint64_t before, const void *block)
+{
     struct record_entry entry = {
         .sequence = before,
         .of.call = {.pointer = (uint64_t)(uintptr_t)block},
@@ -45,12 +52,14 @@ static void note_released(uint64_t before, const void *block) {
 }
 
 /* A block whose usable size is below the bound was requested with fewer bytes still. */
-static bool surely_too_small(const struct record_real *real, void *block) {
+static bool surely_too_small(const struct record_real *real, void *block)
+{
     size_t minimum = record_log_min_size();
     return minimum > 1 && real->usable_size && real->usable_size(block) < minimum;
 }
 
-EXPORT void *malloc(size_t size) {
+EXPORT void *malloc(size_t size)
+{
     const struct record_real *real = record_real();
     if (!real)
         return record_bootstrap_allocate(1, size);
@@ -59,7 +68,8 @@ EXPORT void *malloc(size_t size) {
     return block;
 }
 
-EXPORT void *calloc(size_t members, size_t size) {
+EXPORT void *calloc(size_t members, size_t size)
+{
     const struct record_real *real = record_real();
     size_t total;
     bool overflow = __builtin_mul_overflow(members, size, &total);
@@ -70,7 +80,8 @@ EXPORT void *calloc(size_t members, size_t size) {
     return block;
 }
 
-EXPORT void free(void *block) {
+EXPORT void free(void *block)
+{
     if (!block || record_bootstrap_owns(block))
         return;
     const struct record_real *real = record_real();
@@ -81,7 +92,8 @@ EXPORT void free(void *block) {
     real->free(block);
 }
 
-static void *realloc_bootstrap(const struct record_real *real, const void *block, size_t size) {
+static void *realloc_bootstrap(const struct record_real *real, const void *block, size_t size)
+{
     void *moved = real ? real->malloc(size) : record_bootstrap_allocate(1, size);
     if (!moved)
         return NULL;
@@ -92,7 +104,8 @@ static void *realloc_bootstrap(const struct record_real *real, const void *block
     return moved;
 }
 
-static void *realloc_noted(const struct record_real *real, void *block, size_t size) {
+static void *realloc_noted(const struct record_real *real, void *block, size_t size)
+{
     bool old_small = surely_too_small(real, block);
     uint64_t old_address = (uint64_t)(uintptr_t)block;
     uint64_t before = record_log_next();
@@ -123,7 +136,8 @@ static void *realloc_noted(const struct record_real *real, void *block, size_t s
     return moved;
 }
 
-EXPORT void *realloc(void *block, size_t size) {
+EXPORT void *realloc(void *block, size_t size)
+{
     if (!block)
         return malloc(size);
     const struct record_real *real = record_real();
@@ -134,7 +148,8 @@ EXPORT void *realloc(void *block, size_t size) {
     return realloc_noted(real, block, size);
 }
 
-EXPORT void *reallocarray(void *block, size_t members, size_t size) {
+EXPORT void *reallocarray(void *block, size_t members, size_t size)
+{
     size_t total;
     if (__builtin_mul_overflow(members, size, &total)) {
         errno = ENOMEM;
@@ -143,7 +158,8 @@ EXPORT void *reallocarray(void *block, size_t members, size_t size) {
     return realloc(block, total);
 }
 
-EXPORT int posix_memalign(void **block, size_t alignment, size_t size) {
+EXPORT int posix_memalign(void **block, size_t alignment, size_t size)
+{
     const struct record_real *real = record_real();
     if (!real) {
         *block = record_bootstrap_allocate(alignment, size);
@@ -156,7 +172,8 @@ EXPORT int posix_memalign(void **block, size_t alignment, size_t size) {
 }
 
 /* Not every C library has the older calls; where one is missing, posix_memalign serves. */
-static void *aligned(void *(*function)(size_t, size_t), size_t alignment, size_t size) {
+static void *aligned(void *(*function)(size_t, size_t), size_t alignment, size_t size)
+{
     const struct record_real *real = record_real();
     void *block = NULL;
     if (!real)
@@ -175,21 +192,25 @@ static void *aligned(void *(*function)(size_t, size_t), size_t alignment, size_t
     return block;
 }
 
-EXPORT void *aligned_alloc(size_t alignment, size_t size) {
+EXPORT void *aligned_alloc(size_t alignment, size_t size)
+{
     const struct record_real *real = record_real();
     return aligned(real ? real->aligned_alloc : NULL, alignment, size);
 }
 
-EXPORT void *memalign(size_t alignment, size_t size) {
+EXPORT void *memalign(size_t alignment, size_t size)
+{
     const struct record_real *real = record_real();
     return aligned(real ? real->memalign : NULL, alignment, size);
 }
 
-EXPORT void *valloc(size_t size) {
+EXPORT void *valloc(size_t size)
+{
     return aligned(NULL, (size_t)sysconf(_SC_PAGESIZE), size);
 }
 
-EXPORT void *pvalloc(size_t size) {
+EXPORT void *pvalloc(size_t size)
+{
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     size_t padded;
     if (__builtin_add_overflow(size, page - 1, &padded)) {
@@ -201,7 +222,8 @@ EXPORT void *pvalloc(size_t size) {
 }
 
 /* Destructors do not run: flush first. */
-static _Noreturn void exit_now(int status) {
+static _Noreturn void exit_now(int status)
+{
     record_log_finish();
     const struct record_real *real = record_real();
     if (real && real->exit_now)
@@ -210,10 +232,12 @@ static _Noreturn void exit_now(int status) {
         syscall(SYS_exit_group, status);
 }
 
-EXPORT _Noreturn void _exit(int status) {
+EXPORT _Noreturn void _exit(int status)
+{
     exit_now(status);
 }
 
-EXPORT _Noreturn void _Exit(int status) {
+EXPORT _Noreturn void _Exit(int status)
+{
     exit_now(status);
 }

@@ -16,17 +16,20 @@
 enum { RECORD_LOCK_PATIENCE_SECONDS = 3 };
 
 /* Acquire: pairs with the release in record_unlock, here and in the two below. */
-static inline bool record_trylock(atomic_flag *lock) {
+static inline bool record_trylock(atomic_flag *lock)
+{
     return !atomic_flag_test_and_set_explicit(lock, memory_order_acquire);
 }
 
-static inline void record_lock(atomic_flag *lock) {
+static inline void record_lock(atomic_flag *lock)
+{
     while (!record_trylock(lock))
         sched_yield();
 }
 
 /* False: given up after a few seconds; the holder will not come back. */
-static inline bool record_lock_patiently(atomic_flag *lock) {
+static inline bool record_lock_patiently(atomic_flag *lock)
+{
     struct timespec now;
     if (record_trylock(lock))
         return true;
@@ -41,7 +44,8 @@ static inline bool record_lock_patiently(atomic_flag *lock) {
     return false;
 }
 
-static inline void record_unlock(atomic_flag *lock) {
+static inline void record_unlock(atomic_flag *lock)
+{
     atomic_flag_clear_explicit(lock, memory_order_release);
 }
 

@@ -66,19 +66,21 @@ static _Thread_local struct buffer *thread_buffer;
 static _Thread_local enum thread_phase thread_phase;
 static _Thread_local bool thread_appends;
 
-static bool is_enabled(void) {
+static bool is_enabled(void)
+{
     return atomic_load_explicit(&enabled, memory_order_relaxed);
 }
 
 /* list_lock is held. */
-static struct buffer *unused_buffer(void) {
+static struct buffer *unused_buffer(void)
+{
     struct buffer *buffer = buffers;
     while (buffer && buffer->in_use)
         buffer = buffer->next;
     if (buffer)
         return buffer;
-    void *pages = mmap(NULL, sizeof *buffer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                       -1, 0);
+    void *pages =
+        mmap(NULL, sizeof *buffer, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pages == MAP_FAILED)
         return NULL;
     buffer = pages;
@@ -88,7 +90,8 @@ static struct buffer *unused_buffer(void) {
     return buffer;
 }
 
-static struct buffer *take_buffer(void) {
+static struct buffer *take_buffer(void)
+{
     record_lock(&list_lock);
     struct buffer *buffer = unused_buffer();
     if (buffer) {
@@ -101,13 +104,15 @@ static struct buffer *take_buffer(void) {
 }
 
 /* buffer->lock is held. */
-static void flush(struct buffer *buffer) {
+static void flush(struct buffer *buffer)
+{
     record_file_write(&buffer->header);
     buffer->header.count = 0;
 }
 
 /* pthread_setspecific may allocate: such a call finds THREAD_ATTACHING and is not recorded. */
-static void attach_thread(void) {
+static void attach_thread(void)
+{
     thread_phase = THREAD_ATTACHING;
     struct buffer *buffer = take_buffer();
     if (!buffer) {
@@ -119,7 +124,8 @@ static void attach_thread(void) {
     thread_phase = THREAD_ATTACHED;
 }
 
-static void end_thread(void *argument) {
+static void end_thread(void *argument)
+{
     struct buffer *buffer = argument;
     /* Come again after the other keys' destructors, which still free. */
     if (++buffer->destructor_rounds < DESTRUCTOR_ROUNDS &&
@@ -137,7 +143,8 @@ static void end_thread(void *argument) {
     record_unlock(&list_lock);
 }
 
-static void append_to_buffer(struct buffer *buffer, const struct record_entry *entry) {
+static void append_to_buffer(struct buffer *buffer, const struct record_entry *entry)
+{
     record_lock(&buffer->lock);
     /* Asked again under the lock: after the finish nobody would write it out. */
     if (is_enabled()) {
@@ -148,7 +155,8 @@ static void append_to_buffer(struct buffer *buffer, const struct record_entry *e
     record_unlock(&buffer->lock);
 }
 
-static void append_late(const struct record_entry *entry) {
+static void append_late(const struct record_entry *entry)
+{
     struct {
         struct record_chunk_header header;
         struct record_entry entry;
@@ -159,7 +167,8 @@ static void append_late(const struct record_entry *entry) {
     record_file_write(&chunk.header);
 }
 
-void record_log_append(const struct record_entry *entry) {
+void record_log_append(const struct record_entry *entry)
+{
     if (thread_phase == THREAD_ATTACHING)
         return;
     /* A signal handler that allocates interrupted an append of this thread: its lock is taken. */
@@ -181,13 +190,15 @@ void record_log_append(const struct record_entry *entry) {
     errno = error;
 }
 
-uint64_t record_log_next(void) {
+uint64_t record_log_next(void)
+{
     /* Relaxed is enough: numbers of one address are ordered by the allocator's own locks, and a
        read-modify-write always takes the latest value. */
     return atomic_fetch_add_explicit(&sequence, 1, memory_order_relaxed);
 }
 
-static void flush_all(void) {
+static void flush_all(void)
+{
     for (struct buffer *buffer = buffers; buffer; buffer = buffer->next) {
         if (!record_lock_patiently(&buffer->lock)) {
             record_file_count_lost(buffer->header.count);
@@ -198,7 +209,8 @@ static void flush_all(void) {
     }
 }
 
-void record_log_finish(void) {
+void record_log_finish(void)
+{
     /* A vfork child shares this memory but is another process: it must not end our recording. */
     if (!record_file_is_ours())
         return;
@@ -216,12 +228,14 @@ void record_log_finish(void) {
     errno = error;
 }
 
-static void forget_in_child(void) {
+static void forget_in_child(void)
+{
     atomic_store_explicit(&record_log_open, false, memory_order_relaxed);
     atomic_store_explicit(&enabled, false, memory_order_relaxed);
 }
 
-static void read_minimum(void) {
+static void read_minimum(void)
+{
     const char *text = getenv("LARDER_RECORD_MIN_SIZE");
     if (!text || !*text)
         return;
@@ -239,7 +253,8 @@ static void read_minimum(void) {
 }
 
 /* The loader runs this before the program's own code, and before a second thread. */
-__attribute__((constructor)) static void load(void) {
+__attribute__((constructor)) static void load(void)
+{
     const char *output = getenv("LARDER_RECORD_OUTPUT");
     if (!output || !*output)
         return;
@@ -261,11 +276,13 @@ __attribute__((constructor)) static void load(void) {
         larder_record_start();
 }
 
-__attribute__((destructor)) static void unload(void) {
+__attribute__((destructor)) static void unload(void)
+{
     record_log_finish();
 }
 
-EXPORT void larder_record_start(void) {
+EXPORT void larder_record_start(void)
+{
     if (!is_enabled() || record_log_is_open())
         return;
     struct record_entry entry = {.sequence = record_log_next(), .kind = RECORD_WINDOW};
@@ -273,11 +290,13 @@ EXPORT void larder_record_start(void) {
     atomic_store_explicit(&record_log_open, true, memory_order_relaxed);
 }
 
-EXPORT void larder_record_stop(void) {
+EXPORT void larder_record_stop(void)
+{
     atomic_store_explicit(&record_log_open, false, memory_order_relaxed);
 }
 
-EXPORT void larder_mark(const char *name) {
+EXPORT void larder_mark(const char *name)
+{
     if (!record_log_is_open())
         return;
     struct record_entry entry = {.sequence = record_log_next(), .kind = RECORD_MARK};

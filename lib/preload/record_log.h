@@ -22,12 +22,14 @@ extern _Atomic bool record_log_open;
 extern size_t record_log_minimum;
 
 /* Whether calls are being recorded now. Relaxed: a call at the window's edge may fall either way. */
-static inline bool record_log_is_open(void) {
+static inline bool record_log_is_open(void)
+{
     return atomic_load_explicit(&record_log_open, memory_order_relaxed);
 }
 
 /* The smallest request to record. Set at load, before a second thread exists. */
-static inline size_t record_log_min_size(void) {
+static inline size_t record_log_min_size(void)
+{
     return record_log_minimum;
 }
 

@@ -21,7 +21,8 @@ struct output {
     FILE *stream;
 };
 
-static int output_open(struct output *output, const char *path) {
+static int output_open(struct output *output, const char *path)
+{
     size_t size = strlen(path) + sizeof ".partial";
     output->path = path;
     output->aside = malloc(size);
@@ -37,13 +38,15 @@ static int output_open(struct output *output, const char *path) {
     return -1;
 }
 
-static void output_abandon(struct output *output) {
+static void output_abandon(struct output *output)
+{
     fclose(output->stream);
     remove(output->aside);
     free(output->aside);
 }
 
-static int output_commit(struct output *output) {
+static int output_commit(struct output *output)
+{
     bool failed = ferror(output->stream) != 0;
     failed |= fclose(output->stream) != 0;
     failed = failed || rename(output->aside, output->path) != 0;
@@ -56,13 +59,15 @@ static int output_commit(struct output *output) {
 }
 
 static void write_free(FILE *stream, uint32_t thread, uint64_t address,
-                       struct record_merge_summary *summary) {
+                       struct record_merge_summary *summary)
+{
     fprintf(stream, "%" PRIu32 ": free 0x%" PRIx64 "\n", thread, address);
     summary->operations++;
 }
 
 static void write_acquired(FILE *stream, const struct record_event *event,
-                           struct record_merge_summary *summary) {
+                           struct record_merge_summary *summary)
+{
     const struct record_entry *entry = event->entry;
     uint64_t pointer = entry->of.call.pointer, argument = entry->of.call.argument;
     uint64_t size = entry->of.call.size;
@@ -82,7 +87,8 @@ static void write_acquired(FILE *stream, const struct record_event *event,
 }
 
 static void write_point(FILE *trace, FILE *marks, const struct record_point *point,
-                        struct record_merge_summary *summary) {
+                        struct record_merge_summary *summary)
+{
     const struct record_event *event = point->event;
     uint32_t kind = event->entry->kind;
     if (kind == RECORD_MARK) {
@@ -99,7 +105,8 @@ static void write_point(FILE *trace, FILE *marks, const struct record_point *poi
 }
 
 static int write_text(const struct record_recording *recording, const char *trace_path,
-                      const char *marks_path, struct record_merge_summary *summary) {
+                      const char *marks_path, struct record_merge_summary *summary)
+{
     struct output trace, marks = {0};
     if (output_open(&trace, trace_path) != 0)
         return -1;
@@ -118,7 +125,8 @@ static int write_text(const struct record_recording *recording, const char *trac
 }
 
 int record_merge_to_text(const char *raw_path, const char *trace_path, const char *marks_path,
-                         struct record_merge_summary *summary) {
+                         struct record_merge_summary *summary)
+{
     struct record_merge_summary own;
     struct record_recording recording;
     if (!summary)

@@ -22,7 +22,8 @@ static const char usage[] =
     "  --marks FILE   list the program's marks: \"LINES NAME\", the lines of TRACE before each\n"
     "  -h, --help     this text\n";
 
-static void report(const char *trace, const struct record_merge_summary *summary) {
+static void report(const char *trace, const struct record_merge_summary *summary)
+{
     fprintf(stderr, "%s: %" PRIu64 " operations, %" PRIu64 " blocks live at the end\n", trace,
             summary->operations, summary->live_at_end);
     if (summary->unknown_frees)
@@ -42,7 +43,8 @@ static void report(const char *trace, const struct record_merge_summary *summary
                 summary->lost);
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     static const struct option options[] = {
         {"marks", required_argument, NULL, 'm'},
         {"help", no_argument, NULL, 'h'},

@@ -27,7 +27,8 @@ static _Thread_local bool looking_up;
 static _Alignas(64) unsigned char arena[64 * 1024];
 static _Atomic size_t arena_used;
 
-static void look_up(const char *name, void *function, size_t function_size) {
+static void look_up(const char *name, void *function, size_t function_size)
+{
     void *symbol = dlsym(RTLD_NEXT, name);
     /* A copy of the bytes: ISO C has no cast from object to function pointer. */
     memcpy(function, &symbol, function_size);
@@ -35,7 +36,8 @@ static void look_up(const char *name, void *function, size_t function_size) {
 
 #define LOOK_UP(name, field) look_up(name, &family.field, sizeof family.field)
 
-static void look_up_family(void) {
+static void look_up_family(void)
+{
     LOOK_UP("malloc", malloc);
     LOOK_UP("calloc", calloc);
     LOOK_UP("realloc", realloc);
@@ -54,7 +56,8 @@ static void look_up_family(void) {
     }
 }
 
-static const struct record_real *record_real_slow(void) {
+static const struct record_real *record_real_slow(void)
+{
     if (looking_up)
         return NULL;
     int expected = UNKNOWN;
@@ -71,14 +74,16 @@ static const struct record_real *record_real_slow(void) {
     return &family;
 }
 
-const struct record_real *record_real(void) {
+const struct record_real *record_real(void)
+{
     /* Acquire: pairs with the release in record_real_slow, so the family is complete. */
     if (atomic_load_explicit(&family_state, memory_order_acquire) == KNOWN)
         return &family;
     return record_real_slow();
 }
 
-void *record_bootstrap_allocate(size_t alignment, size_t size) {
+void *record_bootstrap_allocate(size_t alignment, size_t size)
+{
     if (alignment < 16)
         alignment = 16;
     if (size > sizeof arena || alignment > 4096)
@@ -93,11 +98,13 @@ void *record_bootstrap_allocate(size_t alignment, size_t size) {
     return &arena[start + padding];
 }
 
-bool record_bootstrap_owns(const void *block) {
+bool record_bootstrap_owns(const void *block)
+{
     uintptr_t address = (uintptr_t)block;
     return address >= (uintptr_t)arena && address < (uintptr_t)arena + sizeof arena;
 }
 
-size_t record_bootstrap_readable(const void *block) {
+size_t record_bootstrap_readable(const void *block)
+{
     return (size_t)((uintptr_t)arena + sizeof arena - (uintptr_t)block);
 }

@@ -26,7 +26,8 @@ static pthread_barrier_t barrier;
 static void *handed_over;
 static void *from_before[2];
 
-static void find(const char *name, void *function, size_t function_size) {
+static void find(const char *name, void *function, size_t function_size)
+{
     void *symbol = dlsym(RTLD_DEFAULT, name);
     if (!symbol) {
         fprintf(stderr, "record_calls: %s not found: not under the recorder\n", name);
@@ -35,18 +36,21 @@ static void find(const char *name, void *function, size_t function_size) {
     memcpy(function, &symbol, function_size);
 }
 
-static void *checked(void *block) {
+static void *checked(void *block)
+{
     if (!block)
         abort();
     return block;
 }
 
-static void meet(void) {
+static void meet(void)
+{
     pthread_barrier_wait(&barrier);
 }
 
 /* Scene "calls": every call of the family, two threads taking turns. */
-static void *second_of_calls(void *unused) {
+static void *second_of_calls(void *unused)
+{
     meet();
     free(handed_over);
     free(from_before[0]);
@@ -56,7 +60,8 @@ static void *second_of_calls(void *unused) {
     return unused;
 }
 
-static void every_call(void) {
+static void every_call(void)
+{
     void *a = checked(malloc(1000)), *b = checked(calloc(10, 20)), *c = NULL;
     if (posix_memalign(&c, 64, 3000) != 0)
         abort();
@@ -77,7 +82,8 @@ static void every_call(void) {
     (void)g; /* stays live */
 }
 
-static void fail_calls(void) {
+static void fail_calls(void)
+{
     volatile size_t absurd = SIZE_MAX / 2;
     void *kept = checked(malloc(4321)), *out = NULL;
     if (malloc(absurd) || calloc(absurd, 4) || realloc(kept, absurd) ||
@@ -86,7 +92,8 @@ static void fail_calls(void) {
     free(kept);
 }
 
-static void scene_calls(void) {
+static void scene_calls(void)
+{
     pthread_t second;
     pthread_barrier_init(&barrier, NULL, 2);
     from_before[0] = checked(malloc(100)), from_before[1] = checked(malloc(200));
@@ -102,7 +109,8 @@ static void scene_calls(void) {
 }
 
 /* Scene "windows": a block that is freed between two windows, and its address handed out again. */
-static void scene_windows(void) {
+static void scene_windows(void)
+{
     record_start();
     void *block = checked(malloc(300000));
     record_stop();
@@ -118,7 +126,8 @@ static void scene_windows(void) {
 /* Scene "stress": threads exchange blocks through shared slots; in the end all are freed. */
 static void *_Atomic slots[STRESS_SLOTS];
 
-static void *stress(void *argument) {
+static void *stress(void *argument)
+{
     uint64_t state = (uintptr_t)argument * 0x9E3779B97F4A7C15u + 1;
     for (int i = 0; i < STRESS_ROUNDS; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
@@ -136,7 +145,8 @@ static void *stress(void *argument) {
     return NULL;
 }
 
-static void scene_stress(void) {
+static void scene_stress(void)
+{
     pthread_t threads[STRESS_THREADS];
     for (uintptr_t i = 0; i < STRESS_THREADS; i++)
         pthread_create(&threads[i], NULL, stress, (void *)i);
@@ -149,13 +159,15 @@ static void scene_stress(void) {
 /* Scene "short": many threads, one after the other, each freeing in a destructor as well. */
 static pthread_key_t short_key;
 
-static void *short_life(void *unused) {
+static void *short_life(void *unused)
+{
     free(checked(malloc(100)));
     pthread_setspecific(short_key, checked(malloc(200)));
     return unused;
 }
 
-static void scene_short(void) {
+static void scene_short(void)
+{
     pthread_key_create(&short_key, free);
     record_start();
     for (int i = 0; i < SHORT_THREADS; i++) {
@@ -169,17 +181,20 @@ static void scene_short(void) {
 /* Scene "late": a key's destructor that comes again in every round, so frees after the recorder's. */
 static pthread_key_t late_key;
 
-static void free_late(void *block) {
+static void free_late(void *block)
+{
     free(block);
     pthread_setspecific(late_key, malloc(300));
 }
 
-static void *late_life(void *unused) {
+static void *late_life(void *unused)
+{
     pthread_setspecific(late_key, checked(malloc(300)));
     return unused;
 }
 
-static void scene_late(void) {
+static void scene_late(void)
+{
     pthread_t thread;
     pthread_key_create(&late_key, free_late);
     record_start();
@@ -189,14 +204,16 @@ static void scene_late(void) {
 }
 
 /* Scenes "running", "exit-now", "quick-exit": another thread's buffer must be written out too. */
-static void *allocate_and_stay(void *unused) {
+static void *allocate_and_stay(void *unused)
+{
     handed_over = checked(malloc(1111));
     meet();
     pause();
     return unused;
 }
 
-static void start_other_thread(void) {
+static void start_other_thread(void)
+{
     pthread_t thread;
     pthread_barrier_init(&barrier, NULL, 2);
     record_start();
@@ -204,23 +221,27 @@ static void start_other_thread(void) {
     meet();
 }
 
-static void scene_running(void) {
+static void scene_running(void)
+{
     start_other_thread();
     exit(0);
 }
 
-static void scene_exit_now(void) {
+static void scene_exit_now(void)
+{
     start_other_thread();
     _exit(0);
 }
 
-static void scene_quick_exit(void) {
+static void scene_quick_exit(void)
+{
     start_other_thread();
     quick_exit(0);
 }
 
 /* Scene "fork": the parent's recording goes on, the child leaves nothing, forked or vforked. */
-static void scene_fork(void) {
+static void scene_fork(void)
+{
     record_start();
     free(checked(malloc(2222)));
     pid_t child = fork();
@@ -239,7 +260,8 @@ static void scene_fork(void) {
 }
 
 /* Scene "closed": a daemon closes descriptors it does not know. */
-static void scene_closed(void) {
+static void scene_closed(void)
+{
     record_start();
     for (int i = 0; i < 5000; i++)
         free(checked(malloc(100)));
@@ -255,13 +277,15 @@ static const struct {
     const char *name;
     void (*run)(void);
 } scenes[] = {
-    {"calls", scene_calls},         {"windows", scene_windows},       {"stress", scene_stress},
-    {"short", scene_short},         {"late", scene_late},             {"running", scene_running},
-    {"exit-now", scene_exit_now},   {"quick-exit", scene_quick_exit}, {"fork", scene_fork},
-    {"closed", scene_closed},
+    {"calls", scene_calls},       {"windows", scene_windows},
+    {"stress", scene_stress},     {"short", scene_short},
+    {"late", scene_late},         {"running", scene_running},
+    {"exit-now", scene_exit_now}, {"quick-exit", scene_quick_exit},
+    {"fork", scene_fork},         {"closed", scene_closed},
 };
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     find("larder_record_start", &record_start, sizeof record_start);
     find("larder_record_stop", &record_stop, sizeof record_stop);
     find("larder_mark", &record_mark, sizeof record_mark);

@@ -19,7 +19,8 @@ static char raw_path[64], trace_path[64], marks_path[64];
 static char text[4096];
 static struct record_merge_summary summary;
 
-static void make_directory(void) {
+static void make_directory(void)
+{
     ck_assert_ptr_nonnull(mkdtemp(directory));
     snprintf(raw_path, sizeof raw_path, "%s/raw", directory);
     snprintf(trace_path, sizeof trace_path, "%s/trace", directory);
@@ -27,53 +28,61 @@ static void make_directory(void) {
     memset(&summary, 0xff, sizeof summary);
 }
 
-static void remove_directory(void) {
+static void remove_directory(void)
+{
     unlink(raw_path), unlink(trace_path), unlink(marks_path);
     ck_assert_int_eq(rmdir(directory), 0); /* nothing else was left there */
     strcpy(strrchr(directory, '-'), "-XXXXXX");
 }
 
-static void append_bytes(const void *bytes, size_t count) {
+static void append_bytes(const void *bytes, size_t count)
+{
     FILE *file = fopen(raw_path, "ab");
     ck_assert_ptr_nonnull(file);
     ck_assert_uint_eq(fwrite(bytes, 1, count, file), count);
     fclose(file);
 }
 
-static void append(uint32_t thread, struct record_entry entry) {
+static void append(uint32_t thread, struct record_entry entry)
+{
     struct record_chunk_header header = {
         .magic = RECORD_CHUNK_MAGIC, .thread = thread, .count = 1, .entry_bytes = sizeof entry};
     append_bytes(&header, sizeof header);
     append_bytes(&entry, sizeof entry);
 }
 
-static void append_malloc(uint32_t thread, uint64_t sequence, uint64_t pointer, uint64_t size) {
+static void append_malloc(uint32_t thread, uint64_t sequence, uint64_t pointer, uint64_t size)
+{
     append(thread, (struct record_entry){.sequence = sequence,
                                          .of.call = {.pointer = pointer, .size = size},
                                          .kind = RECORD_MALLOC});
 }
 
-static void append_free(uint32_t thread, uint64_t sequence, uint64_t pointer) {
+static void append_free(uint32_t thread, uint64_t sequence, uint64_t pointer)
+{
     append(thread, (struct record_entry){
                        .sequence = sequence, .of.call.pointer = pointer, .kind = RECORD_FREE});
 }
 
 static void append_realloc(uint32_t thread, uint64_t before, uint64_t after, uint64_t old,
-                           uint64_t pointer, uint64_t size) {
-    append(thread, (struct record_entry){
-                       .sequence = before,
-                       .sequence_after = after,
-                       .of.call = {.pointer = pointer, .argument = old, .size = size},
-                       .kind = RECORD_REALLOC});
+                           uint64_t pointer, uint64_t size)
+{
+    append(thread,
+           (struct record_entry){.sequence = before,
+                                 .sequence_after = after,
+                                 .of.call = {.pointer = pointer, .argument = old, .size = size},
+                                 .kind = RECORD_REALLOC});
 }
 
-static void append_mark(uint64_t sequence, const char *name) {
+static void append_mark(uint64_t sequence, const char *name)
+{
     struct record_entry entry = {.sequence = sequence, .kind = RECORD_MARK};
     strcpy(entry.of.name, name);
     append(T1, entry);
 }
 
-static const char *contents(const char *path) {
+static const char *contents(const char *path)
+{
     FILE *file = fopen(path, "rb");
     ck_assert_ptr_nonnull(file);
     text[fread(text, 1, sizeof text - 1, file)] = '\0';
@@ -81,12 +90,14 @@ static const char *contents(const char *path) {
     return text;
 }
 
-static const char *merged(void) {
+static const char *merged(void)
+{
     ck_assert_int_eq(record_merge_to_text(raw_path, trace_path, NULL, &summary), 0);
     return contents(trace_path);
 }
 
-START_TEST(entries_of_all_threads_are_put_in_sequence) {
+START_TEST(entries_of_all_threads_are_put_in_sequence)
+{
     append_free(T2, 3, A);
     append_malloc(T1, 4, A, 200);
     append_malloc(T1, 1, A, 100);
@@ -98,18 +109,19 @@ START_TEST(entries_of_all_threads_are_put_in_sequence) {
 }
 END_TEST
 
-START_TEST(each_kind_of_call_has_its_line) {
-    append(T1, (struct record_entry){
-                   .sequence = 1, .of.call = {A, 10, 20}, .kind = RECORD_CALLOC});
-    append(T1, (struct record_entry){
-                   .sequence = 2, .of.call = {B, 64, 500}, .kind = RECORD_MEMALIGN});
+START_TEST(each_kind_of_call_has_its_line)
+{
+    append(T1, (struct record_entry){.sequence = 1, .of.call = {A, 10, 20}, .kind = RECORD_CALLOC});
+    append(T1,
+           (struct record_entry){.sequence = 2, .of.call = {B, 64, 500}, .kind = RECORD_MEMALIGN});
     append_realloc(T1, 3, 4, A, A, 300);
     ck_assert_str_eq(merged(), "1: calloc 0xa000 10 20\n1: memalign 0xb000 64 500\n"
                                "1: realloc 0xa000 0xa000 300\n");
 }
 END_TEST
 
-START_TEST(a_free_of_a_block_that_was_not_recorded_is_left_out) {
+START_TEST(a_free_of_a_block_that_was_not_recorded_is_left_out)
+{
     append_free(T1, 1, A);
     append_malloc(T1, 2, A, 100);
     append_free(T1, 3, A);
@@ -119,7 +131,8 @@ START_TEST(a_free_of_a_block_that_was_not_recorded_is_left_out) {
 }
 END_TEST
 
-START_TEST(an_address_handed_out_again_is_freed_first) {
+START_TEST(an_address_handed_out_again_is_freed_first)
+{
     append_malloc(T1, 1, A, 100);
     append_malloc(T2, 2, A, 200);
     ck_assert_str_eq(merged(), "1: malloc 0xa000 100\n2: free 0xa000\n2: malloc 0xa000 200\n");
@@ -128,13 +141,15 @@ START_TEST(an_address_handed_out_again_is_freed_first) {
 }
 END_TEST
 
-START_TEST(a_realloc_of_a_block_that_was_not_recorded_is_a_malloc) {
+START_TEST(a_realloc_of_a_block_that_was_not_recorded_is_a_malloc)
+{
     append_realloc(T1, 1, 2, A, B, 100);
     ck_assert_str_eq(merged(), "1: malloc 0xb000 100\n");
 }
 END_TEST
 
-START_TEST(a_realloc_is_one_line_where_others_leave_its_addresses_alone) {
+START_TEST(a_realloc_is_one_line_where_others_leave_its_addresses_alone)
+{
     append_malloc(T1, 1, A, 100);
     append_realloc(T1, 2, 4, A, B, 300);
     append_malloc(T2, 3, 0xc000, 50);
@@ -144,7 +159,8 @@ START_TEST(a_realloc_is_one_line_where_others_leave_its_addresses_alone) {
 }
 END_TEST
 
-START_TEST(a_realloc_waits_for_the_free_of_its_new_address) {
+START_TEST(a_realloc_waits_for_the_free_of_its_new_address)
+{
     append_malloc(T1, 1, A, 100);
     append_malloc(T2, 2, B, 300);
     append_realloc(T1, 3, 5, A, B, 300);
@@ -154,7 +170,8 @@ START_TEST(a_realloc_waits_for_the_free_of_its_new_address) {
 }
 END_TEST
 
-START_TEST(a_realloc_is_split_where_another_thread_got_the_old_address) {
+START_TEST(a_realloc_is_split_where_another_thread_got_the_old_address)
+{
     append_malloc(T1, 1, A, 100);
     append_realloc(T1, 2, 4, A, B, 300);
     append_malloc(T2, 3, A, 50);
@@ -165,7 +182,8 @@ START_TEST(a_realloc_is_split_where_another_thread_got_the_old_address) {
 }
 END_TEST
 
-START_TEST(two_reallocs_that_exchange_addresses_stay_consistent) {
+START_TEST(two_reallocs_that_exchange_addresses_stay_consistent)
+{
     append_malloc(T1, 1, A, 100);
     append_malloc(T2, 2, B, 100);
     append_realloc(T1, 3, 6, A, B, 200);
@@ -175,7 +193,8 @@ START_TEST(two_reallocs_that_exchange_addresses_stay_consistent) {
 }
 END_TEST
 
-START_TEST(marks_tell_the_lines_before_them) {
+START_TEST(marks_tell_the_lines_before_them)
+{
     append_malloc(T1, 1, A, 100);
     append_mark(2, "one");
     append_free(T1, 3, A);
@@ -186,7 +205,8 @@ START_TEST(marks_tell_the_lines_before_them) {
 }
 END_TEST
 
-START_TEST(an_unfinished_chunk_at_the_end_is_left_out_and_counted) {
+START_TEST(an_unfinished_chunk_at_the_end_is_left_out_and_counted)
+{
     struct record_chunk_header header = {
         .magic = RECORD_CHUNK_MAGIC, .count = 2, .entry_bytes = sizeof(struct record_entry)};
     append_malloc(T1, 1, A, 100);
@@ -197,7 +217,8 @@ START_TEST(an_unfinished_chunk_at_the_end_is_left_out_and_counted) {
 }
 END_TEST
 
-START_TEST(losses_of_the_recorder_are_passed_on) {
+START_TEST(losses_of_the_recorder_are_passed_on)
+{
     struct record_chunk_header header = {
         .magic = RECORD_CHUNK_MAGIC, .entry_bytes = sizeof(struct record_entry), .lost = 12};
     append_bytes(&header, sizeof header);
@@ -206,25 +227,29 @@ START_TEST(losses_of_the_recorder_are_passed_on) {
 }
 END_TEST
 
-START_TEST(an_empty_file_is_an_empty_trace) {
+START_TEST(an_empty_file_is_an_empty_trace)
+{
     append_bytes("", 0);
     ck_assert_str_eq(merged(), "");
     ck_assert_uint_eq(summary.operations, 0);
 }
 END_TEST
 
-static void assert_refused(void) {
+static void assert_refused(void)
+{
     ck_assert_int_eq(record_merge_to_text(raw_path, trace_path, marks_path, &summary), -1);
     ck_assert_int_ne(access(trace_path, F_OK), 0);
     ck_assert_int_ne(access(marks_path, F_OK), 0);
 }
 
-START_TEST(a_missing_file_is_refused) {
+START_TEST(a_missing_file_is_refused)
+{
     assert_refused();
 }
 END_TEST
 
-START_TEST(a_chunk_of_another_version_is_refused) {
+START_TEST(a_chunk_of_another_version_is_refused)
+{
     struct record_chunk_header header = {.magic = RECORD_CHUNK_MAGIC, .entry_bytes = 40};
     append_malloc(T1, 1, A, 100);
     append_bytes(&header, sizeof header);
@@ -232,21 +257,24 @@ START_TEST(a_chunk_of_another_version_is_refused) {
 }
 END_TEST
 
-START_TEST(an_entry_of_unknown_kind_is_refused) {
+START_TEST(an_entry_of_unknown_kind_is_refused)
+{
     append(T1, (struct record_entry){.sequence = 1, .kind = 99});
     assert_refused();
 }
 END_TEST
 
-START_TEST(marks_that_cannot_be_written_leave_no_trace_either) {
+START_TEST(marks_that_cannot_be_written_leave_no_trace_either)
+{
     append_malloc(T1, 1, A, 100);
-    ck_assert_int_eq(
-        record_merge_to_text(raw_path, trace_path, "/nonexistent/marks", &summary), -1);
+    ck_assert_int_eq(record_merge_to_text(raw_path, trace_path, "/nonexistent/marks", &summary),
+                     -1);
     ck_assert_int_ne(access(trace_path, F_OK), 0);
 }
 END_TEST
 
-int main(void) {
+int main(void)
+{
     TCase *tests = tcase_create("merge");
     tcase_add_checked_fixture(tests, make_directory, remove_directory);
     tcase_add_test(tests, entries_of_all_threads_are_put_in_sequence);

@@ -15,7 +15,8 @@ static int look_ups;
 static int served_by_arena;
 
 /* The call that a malloc made by dlsym would make. */
-static void allocate_as_dlsym_does(void) {
+static void allocate_as_dlsym_does(void)
+{
     if (record_real() != NULL)
         return;
     unsigned char *block = record_bootstrap_allocate(64, 100);
@@ -30,10 +31,12 @@ static void allocate_as_dlsym_does(void) {
     served_by_arena++;
 }
 
-static void stand_in(void) {
+static void stand_in(void)
+{
 }
 
-void *dlsym(void *restrict handle, const char *restrict name) {
+void *dlsym(void *restrict handle, const char *restrict name)
+{
     (void)handle;
     void (*function)(void) = stand_in;
     void *symbol;
@@ -43,7 +46,8 @@ void *dlsym(void *restrict handle, const char *restrict name) {
     return strcmp(name, "pvalloc") == 0 ? NULL : symbol;
 }
 
-START_TEST(a_call_made_by_dlsym_is_served_by_the_arena) {
+START_TEST(a_call_made_by_dlsym_is_served_by_the_arena)
+{
     const struct record_real *real = record_real();
     ck_assert_ptr_nonnull(real);
     ck_assert_ptr_nonnull(real->malloc);
@@ -52,7 +56,8 @@ START_TEST(a_call_made_by_dlsym_is_served_by_the_arena) {
 }
 END_TEST
 
-START_TEST(the_look_up_happens_once) {
+START_TEST(the_look_up_happens_once)
+{
     ck_assert_ptr_eq(record_real(), record_real());
     int before = look_ups;
     record_real();
@@ -60,7 +65,8 @@ START_TEST(the_look_up_happens_once) {
 }
 END_TEST
 
-START_TEST(blocks_of_the_arena_do_not_overlap) {
+START_TEST(blocks_of_the_arena_do_not_overlap)
+{
     unsigned char *first = record_bootstrap_allocate(1, 33);
     unsigned char *second = record_bootstrap_allocate(1, 33);
     ck_assert_ptr_nonnull(first);
@@ -69,7 +75,8 @@ START_TEST(blocks_of_the_arena_do_not_overlap) {
 }
 END_TEST
 
-START_TEST(a_used_up_arena_says_so) {
+START_TEST(a_used_up_arena_says_so)
+{
     while (record_bootstrap_allocate(1, 1000) != NULL)
         continue;
     ck_assert_ptr_null(record_bootstrap_allocate(1, 1000));
@@ -77,14 +84,16 @@ START_TEST(a_used_up_arena_says_so) {
 }
 END_TEST
 
-START_TEST(a_block_from_elsewhere_is_not_the_arenas) {
+START_TEST(a_block_from_elsewhere_is_not_the_arenas)
+{
     int elsewhere = 0;
     ck_assert(!record_bootstrap_owns(&elsewhere));
     ck_assert(!record_bootstrap_owns(NULL));
 }
 END_TEST
 
-int main(void) {
+int main(void)
+{
     TCase *tests = tcase_create("real");
     tcase_add_test(tests, a_call_made_by_dlsym_is_served_by_the_arena);
     tcase_add_test(tests, the_look_up_happens_once);
