@@ -36,7 +36,8 @@ def shufflenet_v2_varying():
 
 
 def encoder_varying():
-    lengths = [64, 128, 37, 96, 200, 48, 160, 80, 112, 23, 144, 64, 256, 55, 128, 176, 31, 96, 224, 72]
+    lengths = [64, 128, 37, 96, 200, 48, 160, 80, 112, 23,
+               144, 64, 256, 55, 128, 176, 31, 96, 224, 72]
     layer = torch.nn.TransformerEncoderLayer(
         d_model=384, nhead=6, dim_feedforward=1536, batch_first=True)
     return (torch.nn.TransformerEncoder(layer, num_layers=6),

@@ -21,7 +21,7 @@
 extern _Atomic bool record_log_open;
 extern size_t record_log_minimum;
 
-/* Whether calls are being recorded now. Relaxed: a call at the window's edge may fall either way. */
+/* Whether calls are recorded now. Relaxed: a call at the window's edge may fall either way. */
 static inline bool record_log_is_open(void)
 {
     return atomic_load_explicit(&record_log_open, memory_order_relaxed);

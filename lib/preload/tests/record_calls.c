@@ -178,7 +178,7 @@ static void scene_short(void)
     record_stop();
 }
 
-/* Scene "late": a key's destructor that comes again in every round, so frees after the recorder's. */
+/* Scene "late": a destructor that comes again in every round, so frees after the recorder's. */
 static pthread_key_t late_key;
 
 static void free_late(void *block)
