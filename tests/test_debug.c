@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Help for debugging: redzones around blocks are checked when they are freed, and fresh blocks are
+ * filled with a known byte.
+ */
+#include "support.h"
+
+static const size_t block_sizes[] = {0, 1, 64, 1000, 4096, 100000, 2 * 1024 * 1024};
+#define SIZE_COUNT 7
+
+static larder_t *make_with_redzones(int variant, size_t redzone)
+{
+    larder_config_t config;
+
+    if (!variant_config(variant, &config))
+        return NULL;
+    config.redzone = redzone;
+    return must_create(&config);
+}
+
+START_TEST(untouched_redzones_are_silent)
+{
+    static const size_t redzones[] = {1, 16, 64, 100, 4096};
+
+    for (unsigned r = 0; r < 5; r++) {
+        larder_t *larder = make_with_redzones(_i, redzones[r]);
+
+        if (!larder)
+            return;
+        for (unsigned round = 0; round < 3 * SIZE_COUNT; round++) {
+            size_t size = block_sizes[round % SIZE_COUNT];
+            void *block = larder_alloc(larder, size);
+
+            ck_assert_ptr_nonnull(block);
+            ck_assert(is_aligned(block, 64));
+            memset(block, 0x11, larder_usable_size(block));
+            larder_free(larder, block);
+        }
+        must_destroy(larder);
+    }
+}
+END_TEST
+
+#if !UNDER_SANITIZER /* which would find the byte itself, earlier */
+/* Writes one byte beside a block of each size, and says how often that was found at the free. */
+static unsigned count_found(larder_t *larder, bool before, size_t distance)
+{
+    unsigned found = 0;
+
+    for (unsigned i = 0; i < SIZE_COUNT; i++) {
+        unsigned char *block = larder_alloc(larder, block_sizes[i]);
+        unsigned char *beside =
+            before ? block - 1 - distance : block + larder_usable_size(block) + distance;
+        unsigned char right = *beside;
+        struct error_log error;
+
+        errors_reset();
+        *beside = (unsigned char)~right;
+        larder_free(larder, block);
+        error = errors_recorded();
+        if (error.count == 1 && error.kind == LARDER_ERROR_REDZONE && error.ptr == block)
+            found++;
+        if (larder_owner(block) == larder) { /* the bad free was ignored: repair and repeat */
+            *beside = right;
+            larder_free(larder, block);
+        }
+    }
+    errors_reset();
+    return found;
+}
+
+START_TEST(a_byte_written_beside_a_block_is_found_at_its_free)
+{
+    larder_t *larder = make_with_redzones(_i, 64);
+
+    if (!larder)
+        return;
+    ck_assert_uint_eq(count_found(larder, true, 0), SIZE_COUNT);
+    ck_assert_uint_eq(count_found(larder, true, 63), SIZE_COUNT);
+    ck_assert_uint_eq(count_found(larder, false, 0), SIZE_COUNT);
+    ck_assert_uint_eq(count_found(larder, false, 63), SIZE_COUNT);
+    ck_assert_uint_eq(stats_of(larder).errors, 4 * SIZE_COUNT);
+    ck_assert_uint_eq(larder_destroy(larder), 0);
+}
+END_TEST
+#endif
+
+START_TEST(fresh_blocks_are_filled_with_the_byte_asked_for)
+{
+    static const int fills[] = {0, 0xCD, 255};
+    larder_config_t config;
+
+    for (unsigned f = 0; f < 3; f++) {
+        larder_t *larder;
+
+        if (!variant_config(_i, &config))
+            return;
+        config.fill = fills[f];
+        larder = must_create(&config);
+        for (unsigned round = 0; round < 3 * SIZE_COUNT; round++) {
+            size_t size = block_sizes[round % SIZE_COUNT];
+            unsigned char *block = larder_alloc(larder, size), *zero;
+
+            ck_assert_msg(all_bytes_are(block, size, fills[f]), "size %zu", size);
+            memset(block, 0x11, size);
+            larder_free(larder, block);
+            zero = larder_calloc(larder, 1, size);
+            ck_assert(all_bytes_are(zero, size, 0)); /* calloc's promise is the stronger */
+            larder_free(larder, zero);
+        }
+        must_destroy(larder);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("debugging help");
+    TCase *claims = add_claims(suite, "redzones and fill");
+
+    tcase_add_loop_test(claims, untouched_redzones_are_silent, 0, VARIANT_COUNT);
+#if !UNDER_SANITIZER
+    tcase_add_loop_test(claims, a_byte_written_beside_a_block_is_found_at_its_free, 0,
+                        VARIANT_COUNT);
+#endif
+    tcase_add_loop_test(claims, fresh_blocks_are_filled_with_the_byte_asked_for, 0, VARIANT_COUNT);
+    return run_suite(suite);
+}
