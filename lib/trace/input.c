@@ -107,6 +107,7 @@ static int open_decoder(struct input *input, char *why, size_t why_size)
         return result;
     }
     input->compressed = true;
+    input->file_ended = false; /* whether it may end there is for the decoder to say */
     return 0;
 }
 
@@ -123,7 +124,8 @@ int input_open(struct input **out, const char *path, char *why, size_t why_size)
     int result = 0;
     if (input->fd < 0 || fstat(input->fd, &status) != 0) {
         result = -errno;
-        snprintf(why, why_size, "%s: cannot be opened: %s", input->path, strerror(-result));
+        snprintf(why, why_size, "%s: cannot be opened: %s; check the path", input->path,
+                 strerror(-result));
     } else if (S_ISDIR(status.st_mode)) {
         result = -EISDIR;
         snprintf(why, why_size, "%s: is a directory: name a trace file in it", input->path);

@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Instances: creation, the list of all, trimming, decay, the cap, destruction, fork.
+ *
+ * The cap. `cached_total` counts what has been promised against max_cached_bytes: threads' leases, full magazines in
+ * depots, blocks in the exact store, touched pages in free spans. It is raised before something becomes cached
+ * and lowered after it has ceased to be, so the cached bytes never exceed the cap at any instant.
+ *
+ * Fork. The handlers take every lock in the documented order, so that the child's copy is consistent.
+ * The parent unlocks; the child, alone, resets them. What other threads had in their magazines is lost to the child.
+ */
+#include "cache.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "backend.h"
+#include "fit.h"
+#include "meta.h"
+#include "thread_state.h"
+
+static struct {
+    spinlock_t lock;
+    struct larder *first; /* guarded by lock, newest first; orphans included */
+    uint32_t last_id;     /* guarded by lock */
+} registry;
+
+static struct meta_pool larder_pool = META_POOL(struct larder);
+
+/* ---- the cap ---- */
+
+bool cache_reserve(struct larder *instance, uint64_t bytes)
+{
+    if (!instance->capped) return true;
+    uint64_t cap = instance->config.max_cached_bytes;
+    uint64_t total = atomic_load_explicit(&instance->cached_total, memory_order_relaxed);
+    do {
+        if (bytes > cap || total > cap - bytes) return false;
+    } while (!atomic_compare_exchange_weak_explicit(&instance->cached_total, &total, total + bytes,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+void cache_unreserve(struct larder *instance, uint64_t bytes)
+{
+    if (instance->capped) {
+        atomic_fetch_sub_explicit(&instance->cached_total, bytes, memory_order_relaxed);
+    }
+}
+
+/* ---- figures ---- */
+
+void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS])
+{
+    spinlock_lock(&instance->lock);
+    const struct counters *sources[] = {&instance->ended, &instance->late.counters};
+    for (size_t i = 0; i < COUNTERS; i++) {
+        sums[i] = 0;
+        for (int s = 0; s < 2; s++) {
+            sums[i] += atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)sources[s] + i,
+                                            memory_order_relaxed);
+        }
+    }
+    for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
+        for (size_t i = 0; i < COUNTERS; i++) {
+            sums[i] += atomic_load_explicit((_Atomic uint64_t *)&cache->counters + i,
+                                            memory_order_relaxed);
+        }
+    }
+    spinlock_unlock(&instance->lock);
+}
+
+uint64_t cache_thread_bytes(struct larder *instance)
+{
+    uint64_t bytes = 0;
+    spinlock_lock(&instance->lock);
+    for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
+        uint64_t lease = instance->capped ? cache->lease : instance->config.thread_cached_bytes;
+        uint64_t room = thread_cache_room(cache);
+        bytes += lease > room ? lease - room : 0;
+    }
+    spinlock_unlock(&instance->lock);
+    return bytes;
+}
+
+static uint64_t free_dirty_bytes(struct larder *instance)
+{
+    spinlock_lock(&instance->heap.lock);
+    uint64_t bytes = instance->heap.free_dirty_bytes;
+    spinlock_unlock(&instance->heap.lock);
+    return bytes;
+}
+
+uint64_t cache_cached_bytes(struct larder *instance)
+{
+    uint64_t bytes = cache_thread_bytes(instance) + free_dirty_bytes(instance) +
+                     atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed) +
+                     atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
+    if (instance->capped) { /* the parts are read one after another, a block may be seen in two of them */
+        uint64_t total = atomic_load_explicit(&instance->cached_total, memory_order_relaxed);
+        if (bytes > total) bytes = total;
+    }
+    return bytes;
+}
+
+/* ---- giving back ---- */
+
+static size_t give_back_idle(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, uint64_t keep)
+{
+    size_t bytes = span_heap_purge(&instance->heap, instance, now_ms, idle_ms, keep);
+    bytes += exact_evict(instance, now_ms, idle_ms, keep);
+    return bytes;
+}
+
+size_t cache_trim(struct larder *instance, size_t bytes)
+{
+    atomic_fetch_add_explicit(&instance->trims, 1, memory_order_relaxed);
+    thread_caches_want_flush(instance);
+    (void)thread_cache_of(instance); /* flushes the caller's own */
+    fit_drain_depots(instance);
+    uint32_t now = os_now_ms();
+    uint32_t decay = instance->config.decay_ms < INT32_MAX ? instance->config.decay_ms : INT32_MAX;
+    uint32_t ages[] = {decay, decay / 8, 0}; /* oldest first, as far as known */
+    for (int i = 0; i < 3 && cache_cached_bytes(instance) > bytes; i++) {
+        cache_unreserve(instance, span_heap_purge(&instance->heap, instance, now, ages[i], bytes));
+        exact_evict(instance, now, ages[i], bytes);
+    }
+    if (bytes == 0 || !backend_can_discard(instance)) {
+        cache_unreserve(instance, span_heap_release_empty(&instance->heap, now, 0, bytes == 0));
+    }
+    return cache_cached_bytes(instance);
+}
+
+void cache_trim_all(void)
+{
+    for (struct larder *instance = cache_next_instance(NULL); instance != NULL;
+         instance = cache_next_instance(instance)) {
+        cache_trim(instance, 0);
+    }
+}
+
+size_t cache_tick(struct larder *instance)
+{
+    uint32_t decay = instance->config.decay_ms, now = os_now_ms();
+    if (decay > INT32_MAX) return 0;
+    atomic_store_explicit(&instance->last_tick_ms, now, memory_order_relaxed);
+    fit_reap_depots(instance, now, decay);
+    size_t heap_bytes = span_heap_purge(&instance->heap, instance, now, decay, 0);
+    heap_bytes += span_heap_release_empty(&instance->heap, now, decay, false);
+    cache_unreserve(instance, heap_bytes);
+    return heap_bytes + exact_evict(instance, now, decay, 0);
+}
+
+void cache_tick_if_due(struct larder *instance, uint32_t now_ms)
+{
+    uint32_t decay = instance->config.decay_ms;
+    uint32_t last = atomic_load_explicit(&instance->last_tick_ms, memory_order_relaxed);
+    if (decay > INT32_MAX || !os_is_idle(last, now_ms, decay / 4 + 1)) return;
+    /* one of several threads that get here does it */
+    if (atomic_compare_exchange_strong_explicit(&instance->last_tick_ms, &last, now_ms,
+                                                memory_order_relaxed, memory_order_relaxed)) {
+        cache_tick(instance);
+    }
+}
+
+/* ---- instances ---- */
+
+struct larder *cache_next_instance(struct larder *previous)
+{
+    spinlock_lock(&registry.lock);
+    struct larder *next = previous == NULL ? registry.first : previous->next;
+    spinlock_unlock(&registry.lock);
+    return next;
+}
+
+static void registry_add(struct larder *instance)
+{
+    spinlock_lock(&registry.lock);
+    instance->id = ++registry.last_id;
+    instance->slot = instance->id % DIRECT_CACHES;
+    instance->prev = NULL;
+    instance->next = registry.first;
+    if (registry.first != NULL) registry.first->prev = instance;
+    registry.first = instance;
+    spinlock_unlock(&registry.lock);
+}
+
+static void registry_remove(struct larder *instance)
+{
+    spinlock_lock(&registry.lock);
+    if (instance->prev != NULL) instance->prev->next = instance->next;
+    if (instance->next != NULL) instance->next->prev = instance->prev;
+    if (registry.first == instance) registry.first = instance->next;
+    spinlock_unlock(&registry.lock);
+}
+
+static size_t round_up(size_t value, size_t multiple)
+{
+    return (value + multiple - 1) & ~(multiple - 1);
+}
+
+/* Where in its span or backend allocation a block begins, and what follows it. */
+static void set_edges(struct larder *instance)
+{
+    const larder_config_t *config = &instance->config;
+    bool fit = config->policy == LARDER_POLICY_FIT;
+    /* Under `fit` whatever precedes and follows a block is readable; up to 64 bytes need no room of their own. */
+    size_t before = fit && config->padding_before <= 64 ? 0 : config->padding_before;
+    size_t after = fit && config->padding_after <= 64 ? 0 : config->padding_after;
+    if (before < config->redzone) before = config->redzone;
+    if (after < config->redzone) after = config->redzone;
+    size_t multiple = config->alignment;
+    if (fit && multiple < UNIT) multiple = UNIT;
+    if (fit && instance->capped && multiple < os_page_size()) multiple = os_page_size();
+    instance->front = round_up(before, multiple);
+    instance->back = after;
+}
+
+static int set_backend(struct larder *instance)
+{
+    const larder_backend_t *backend = instance->config.backend;
+    if (backend == NULL) {
+        backend = instance->config.policy == LARDER_POLICY_FIT ? larder_backend_mmap()
+                                                                : larder_backend_system();
+    }
+    int error = backend_copy(&instance->backend, backend);
+    instance->config.backend = &instance->backend;
+    instance->backend_reserves = backend_is_mmap(&instance->backend);
+    return error;
+}
+
+static int instance_init(struct larder *instance, const char *name, const larder_config_t *config)
+{
+    memset(instance, 0, sizeof *instance);
+    instance->config = *config;
+    strncpy(instance->name, name != NULL ? name : "larder", sizeof instance->name - 1);
+    int error = set_backend(instance);
+    if (error != 0) return error;
+    instance->capped = config->max_cached_bytes != SIZE_MAX;
+    instance->class_shift = (unsigned)__builtin_ctzll(config->alignment);
+    instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
+    instance->class_limit = SIZE_CLASS_LIMIT;
+    set_edges(instance);
+    instance->plain = instance->front == 0 && instance->back == 0 && config->fill < 0 &&
+                      config->checks == LARDER_CHECKS_DEFAULT &&
+                      config->policy == LARDER_POLICY_FIT;
+    fit_init(instance);
+    if (config->policy == LARDER_POLICY_EXACT) error = exact_init(&instance->exact);
+    instance->late.shared = true;
+    atomic_store_explicit(&instance->late.instance, instance, memory_order_relaxed);
+    atomic_store_explicit(&instance->last_tick_ms, os_now_ms(), memory_order_relaxed);
+    return error;
+}
+
+static void arm_fork_handlers(void)
+{
+    pthread_atfork(cache_fork_prepare, cache_fork_parent, cache_fork_child);
+}
+
+struct larder *cache_create_instance(const char *name, const larder_config_t *config)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, arm_fork_handlers);
+    struct larder *instance = NULL;
+    int error = allocation_map_prepare();
+    if (error == 0) {
+        instance = meta_pool_get(&larder_pool);
+        error = instance != NULL ? instance_init(instance, name, config) : -ENOMEM;
+    }
+    if (error != 0) {
+        if (instance != NULL) meta_pool_put(&larder_pool, instance);
+        errno = -error;
+        return NULL;
+    }
+    registry_add(instance);
+    return instance;
+}
+
+static void instance_end(struct larder *instance)
+{
+    span_heap_release_empty(&instance->heap, os_now_ms(), 0, true);
+    registry_remove(instance);
+    meta_pool_put(&larder_pool, instance);
+}
+
+size_t cache_destroy_instance(struct larder *instance)
+{
+    atomic_store_explicit(&instance->orphaned, true, memory_order_relaxed);
+    thread_caches_drop(instance);
+    fit_drain_depots(instance);
+    uint32_t now = os_now_ms();
+    give_back_idle(instance, now, 0, 0);
+    span_heap_release_empty(&instance->heap, now, 0, true);
+    uint64_t sums[COUNTERS];
+    cache_sum_counters(instance, sums);
+    size_t live = (size_t)(sums[0] - sums[1]);
+    if (live == 0) {
+        instance_end(instance);
+    } else {
+        atomic_store_explicit(&instance->orphans, live, memory_order_relaxed);
+    }
+    return live;
+}
+
+void cache_orphan_freed(struct larder *instance)
+{
+    uint32_t now = os_now_ms();
+    give_back_idle(instance, now, 0, 0);
+    span_heap_release_empty(&instance->heap, now, 0, true);
+    /* acq_rel: the last one sees everything that the others did to the instance before it ends it */
+    if (atomic_fetch_sub_explicit(&instance->orphans, 1, memory_order_acq_rel) == 1) {
+        instance_end(instance);
+    }
+}
+
+/* ---- fork ---- */
+
+void cache_fork_prepare(void)
+{
+    thread_state_fork_lock();
+    spinlock_lock(&registry.lock);
+    for (struct larder *l = registry.first; l != NULL; l = l->next) {
+        spinlock_lock(&l->lock);
+        for (unsigned c = 0; c < l->class_count; c++) spinlock_lock(&l->depots[c].lock);
+        exact_fork_lock(&l->exact);
+        spinlock_lock(&l->heap.lock);
+        for (struct region *r = l->heap.regions; r != NULL; r = r->next) {
+            spinlock_lock(&r->runs_lock);
+        }
+    }
+    allocation_map_fork_lock();
+    spinlock_lock(&larder_pool.lock);
+    region_fork_lock();
+    block_fork_lock();
+    magazine_fork_lock();
+    meta_fork_lock();
+}
+
+void cache_fork_parent(void)
+{
+    meta_fork_unlock();
+    magazine_fork_unlock();
+    block_fork_unlock();
+    region_fork_unlock();
+    spinlock_unlock(&larder_pool.lock);
+    allocation_map_fork_unlock();
+    for (struct larder *l = registry.first; l != NULL; l = l->next) {
+        for (struct region *r = l->heap.regions; r != NULL; r = r->next) {
+            spinlock_unlock(&r->runs_lock);
+        }
+        spinlock_unlock(&l->heap.lock);
+        exact_fork_unlock(&l->exact);
+        for (unsigned c = 0; c < l->class_count; c++) spinlock_unlock(&l->depots[c].lock);
+        spinlock_unlock(&l->lock);
+    }
+    spinlock_unlock(&registry.lock);
+    thread_state_fork_unlock();
+}
+
+void cache_fork_child(void)
+{
+    meta_fork_child();
+    magazine_fork_child();
+    block_fork_child();
+    region_fork_child();
+    spinlock_reset(&larder_pool.lock);
+    allocation_map_fork_child();
+    for (struct larder *l = registry.first; l != NULL; l = l->next) {
+        for (struct region *r = l->heap.regions; r != NULL; r = r->next) spinlock_reset(&r->runs_lock);
+        spinlock_reset(&l->heap.lock);
+        exact_fork_child(&l->exact);
+        for (unsigned c = 0; c < l->class_count; c++) spinlock_reset(&l->depots[c].lock);
+        spinlock_reset(&l->lock);
+        thread_caches_fork_child(l);
+    }
+    spinlock_reset(&registry.lock);
+    thread_state_fork_child();
+}

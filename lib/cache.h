@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One instance and what a thread keeps for it.
+ *
+ * The way of a block, under `fit`:
+ *   larder.c        larder_alloc(): the hit path, one page
+ *   fit.c           everything else: magazine swap, depot, runs, spans
+ *   depot.c         full and empty magazines of a class, runs with free blocks
+ *   span_heap.c     spans of a region
+ *   region.c        ranges from the backend
+ * Under `exact` and `passthrough` it is larder.c, exact.c, block.c, backend.
+ *
+ * Lock order, outermost first; a lock is never taken while one further down is held:
+ *   registry (list of instances) > instance (thread caches, totals) > depot of a class > exact bucket
+ *   > span heap > region runs > map shard > metadata pool > metadata
+ * No lock is held while a backend, mmap or madvise is called.
+ */
+#ifndef LARDER_CACHE_H
+#define LARDER_CACHE_H
+
+#include <larder/larder.h>
+
+#include "depot.h"
+#include "exact.h"
+#include "magazine.h"
+#include "size_class.h"
+#include "span_heap.h"
+
+/*
+ * What a thread counts for an instance. Written by the owner only (plain load and store), read by
+ * anyone; a cache that several threads may write (`shared`) uses atomic additions.
+ */
+struct counters {
+    _Atomic uint64_t allocations, frees;
+    _Atomic uint64_t allocated_bytes, freed_bytes; /* as asked for */
+    _Atomic uint64_t slow_allocations;             /* not from the thread's own magazines */
+    _Atomic uint64_t miss_cold, miss_size, failures;
+    _Atomic uint64_t foreign_frees;
+};
+#define COUNTERS (sizeof(struct counters) / sizeof(_Atomic uint64_t))
+
+struct bin {
+    struct magazine *loaded, *previous; /* never NULL: empty_magazine stands for none */
+    uint32_t bytes;                     /* of a block of this class */
+    uint32_t capacity;                  /* of a magazine of this class */
+};
+
+/*
+ * A thread's cache for one instance. Owned by the thread; `id` is also written by whoever asks for a
+ * flush, and everything by larder_destroy() (nobody else may be inside then).
+ */
+struct thread_cache {
+    /*
+     * The instance's id while the hit path may be used. 0 sends the next call to the slow path: for ever
+     * under policies and checks that have no hit path, once when a trim asks for a flush.
+     */
+    _Atomic uint32_t id;
+    uint32_t class_shift;
+    size_t class_limit; /* largest request served from magazines */
+    size_t class_min;   /* requests below are rounded up to it */
+    _Atomic size_t room; /* bytes that the magazines may still take; owner writes */
+    struct counters counters;
+    _Atomic size_t lease; /* bytes that the magazines may hold in all; owner writes */
+    uint64_t live_told; /* allocated minus freed bytes when the heap was last told */
+    bool shared;        /* used by threads that have no cache of their own any more */
+    bool hit_path;      /* id is to be restored after a flush */
+    _Atomic bool flush_wanted;
+    _Atomic(struct larder *) instance;      /* NULL once the instance is destroyed; written under registry */
+    struct thread_cache *next_of_thread;    /* owner's list */
+    struct thread_cache *next, *prev;       /* instance's list, guarded by instance->lock */
+    struct exact_table *exact;              /* under `exact`, else NULL */
+    unsigned sweep;                         /* next bin to give up when there is no room */
+    struct bin bins[SIZE_CLASS_MAX_COUNT];
+};
+
+struct larder {
+    uint32_t id;   /* never used twice */
+    uint32_t slot; /* place in a thread's direct table */
+    larder_config_t config;
+    larder_backend_t backend;
+    bool backend_reserves; /* the mmap backend: regions are reserved and committed, not allocated */
+    bool capped;           /* max_cached_bytes is set */
+    bool plain;            /* no redzone, fill or strict checks: the hit path may be used */
+    _Atomic bool orphaned; /* destroyed, but blocks are live */
+    char name[32];
+
+    unsigned class_shift; /* of the alignment */
+    unsigned class_count;
+    size_t class_limit;
+    size_t front, back; /* bytes kept before and after each block (redzones; padding where it costs) */
+
+    struct depot depots[SIZE_CLASS_MAX_COUNT];
+    struct span_heap heap;
+    struct exact_store exact;
+    _Atomic uint64_t depot_bytes;  /* in full magazines */
+    _Atomic uint64_t cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
+    _Atomic uint64_t peak_cached_bytes;
+    _Atomic uint32_t last_tick_ms;
+    _Atomic uint64_t orphans; /* blocks live since destruction */
+
+    _Alignas(64) spinlock_t lock;
+    struct thread_cache *thread_caches; /* guarded by lock, as all below */
+    struct thread_cache late;           /* for threads that are past their teardown; counters only */
+    struct block_record *records;       /* all of the instance's blocks with a record */
+    struct counters ended;              /* of threads that have ended */
+    uint32_t thread_cache_count;
+
+    _Atomic uint64_t backend_allocations, backend_frees, backend_discards, backend_failures;
+    /* blocks with a record of their own */
+    _Atomic uint64_t block_records, block_bytes, peak_block_bytes;
+    _Atomic uint64_t magazine_bytes;             /* metadata */
+    _Atomic uint64_t trims, errors, refused_bytes, given_back_bytes;
+    struct larder *next, *prev; /* registry */
+};
+
+/* ---- counting ---- */
+
+static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t *counter, uint64_t n)
+{
+    if (__builtin_expect(cache->shared, 0)) {
+        atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+    } else { /* only the owner writes: relaxed load and store, no locked instruction */
+        atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                              memory_order_relaxed);
+    }
+}
+
+static inline void count_alloc(struct thread_cache *cache, size_t size)
+{
+    count_add(cache, &cache->counters.allocations, 1);
+    count_add(cache, &cache->counters.allocated_bytes, size);
+}
+
+static inline void count_free(struct thread_cache *cache, size_t size)
+{
+    count_add(cache, &cache->counters.frees, 1);
+    count_add(cache, &cache->counters.freed_bytes, size);
+}
+
+/* Sum over all threads; live bytes are a difference, so read frees last is not needed when idle. */
+void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS]);
+
+/* ---- the cap ---- */
+
+/* Reserves `bytes` of the cap; true at once where there is none. */
+bool cache_reserve(struct larder *instance, uint64_t bytes);
+void cache_unreserve(struct larder *instance, uint64_t bytes);
+
+/* ---- backend calls, counted; no lock may be held ---- */
+
+void *backend_allocate(struct larder *instance, size_t size, size_t alignment);
+void backend_free(struct larder *instance, void *ptr, size_t size);
+int backend_discard(struct larder *instance, void *ptr, size_t size);
+bool backend_can_discard(const struct larder *instance);
+
+/* ---- instances ---- */
+
+/* NULL with errno set; the configuration has been checked. */
+struct larder *cache_create_instance(const char *name, const larder_config_t *config);
+/* Returns the number of blocks still live. */
+size_t cache_destroy_instance(struct larder *instance);
+/* Gives back what is cached, the calling thread's too, until `bytes` are left; asks other threads to flush.
+ * Returns the bytes still cached. */
+size_t cache_trim(struct larder *instance, size_t bytes);
+/* Gives back what every instance caches, after a backend failed. */
+void cache_trim_all(void);
+/* Gives back what has been idle for decay_ms. Returns the bytes. */
+size_t cache_tick(struct larder *instance);
+/* The same if a quarter of decay_ms has passed since the last time; for the ends of slow paths. */
+void cache_tick_if_due(struct larder *instance, uint32_t now_ms);
+/* After a block of a destroyed instance has been freed: returns its memory, and the instance with the last. */
+void cache_orphan_freed(struct larder *instance);
+/* Bytes cached now: threads, depots or store, free spans. */
+uint64_t cache_cached_bytes(struct larder *instance);
+uint64_t cache_thread_bytes(struct larder *instance);
+
+void cache_fork_prepare(void);
+void cache_fork_parent(void);
+void cache_fork_child(void);
+
+/* The registered instance after `previous` (NULL: the first), or NULL. Instances must not be destroyed meanwhile. */
+struct larder *cache_next_instance(struct larder *previous);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* Fill bytes and redzones: for instances that are not `plain`. */
+#ifndef LARDER_DEBUG_H
+#define LARDER_DEBUG_H
+
+#include "cache.h"
+
+/* Fills a block that is about to be handed out, and its redzones. */
+void debug_prepare(const struct larder *instance, void *ptr, size_t size);
+
+/* Checks the redzones of a block that is being freed; false if they were written to. */
+bool debug_redzones_intact(const struct larder *instance, const void *ptr, size_t size);
+
+/* Fills a block that has been freed. */
+void debug_wipe(const struct larder *instance, void *ptr, size_t size);
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The depot of one size class: the global stacks of full and empty magazines behind the threads, and, for
+ * classes whose blocks lie in runs, the runs that have free blocks. One lock a class.
+ */
+#ifndef LARDER_DEPOT_H
+#define LARDER_DEPOT_H
+
+#include "magazine.h"
+
+struct depot {
+    _Alignas(64) spinlock_t lock;
+    struct magazine *full, *empty; /* stacks; guarded by lock, as all below */
+    uint32_t full_count;
+    uint32_t full_min; /* fewest since the last reap: nobody needed these */
+    uint32_t used_ms;  /* when a magazine was last given */
+    struct run *runs;  /* with free blocks */
+    uint64_t exchanges;
+    /* fixed */
+    uint32_t block_size;
+    uint32_t run_blocks; /* blocks a run, 0 where blocks are spans of their own */
+    uint32_t run_units;
+};
+
+/* Takes a full magazine and leaves an empty one (`empty` may be NULL). NULL where there is no full one; then
+ * nothing has changed. */
+struct magazine *depot_take_full(struct depot *depot, struct magazine *empty);
+
+/* Leaves a full magazine. Returns an empty one if there is any. */
+struct magazine *depot_give_full(struct depot *depot, struct magazine *full);
+
+/* Detaches up to `count` full magazines, linked through next. */
+struct magazine *depot_detach_full(struct depot *depot, uint32_t count);
+
+/* Working-set reaping: how many full magazines nobody has needed since the last call; all of them if none has been
+ * given for `idle_ms`. */
+uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms);
+
+/*
+ * Fills up to `wanted` rounds from runs with free blocks; returns how many. The blocks' words are CACHED already.
+ */
+uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t wanted);
+
+/* Adds a run, all of its blocks free. */
+void depot_add_run(struct depot *depot, struct run *run);
+
+/* Takes blocks back into their runs. Runs that are empty now are detached and returned, linked through next. */
+struct run *depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count);
+
+/* The run that a state word belongs to, and the block's index in it. */
+struct run *run_of_word(const struct region *region, const word_t *word, uint32_t *index);
+
+/* Address of a run's block. */
+static inline char *run_block(const struct run *run, uint32_t index)
+{
+    return region_address(run->region, run->start) + (size_t)index * run->block_size;
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The `fit` policy behind the hit path: magazines, depot, runs and spans.
+ */
+#ifndef LARDER_FIT_H
+#define LARDER_FIT_H
+
+#include "cache.h"
+
+/* A block that has been found by its address. */
+struct fit_block {
+    struct region *region;
+    word_t *word;   /* its state */
+    uint32_t value; /* as read */
+    char *base;     /* its first byte, padding included */
+    size_t bytes;   /* that it occupies, padding included */
+    size_t size;    /* asked for */
+};
+
+static inline bool fit_is_live(const struct fit_block *block)
+{
+    return word_kind(block->value) == WORD_LIVE || word_kind(block->value) == WORD_LARGE_LIVE;
+}
+
+/* Sets up classes, depots and the heap of an instance. */
+void fit_init(struct larder *instance);
+
+/*
+ * A live block of `size` bytes, to be found by larder_alloc() beyond its hit path. NULL where there is no memory; *too_large if
+ * no region can hold it. No lock may be held.
+ */
+void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size, size_t alignment,
+                bool *too_large);
+
+/*
+ * Looks at the block that has `ptr` (its caller's address) in a region: false, and the reason in *state, if no block
+ * starts there. The block may be live or cached: see its word.
+ */
+bool fit_find(struct region *region, uintptr_t address, struct fit_block *block, const char **state);
+
+/* Frees a block found live; false if it is not live any more. `strict` also against threads freeing it now. */
+bool fit_free(struct larder *instance, struct thread_cache *cache, const struct fit_block *block,
+              bool strict);
+
+/* Changes the size asked for of a live block, within what it occupies. */
+void fit_resize(struct larder *instance, const struct fit_block *block, size_t size);
+
+/* The thread's magazines to the depot and heap. */
+void fit_flush(struct larder *instance, struct thread_cache *cache);
+
+/* Full magazines of the depots to runs and heap: all, or what nobody has needed since the last reap. */
+void fit_drain_depots(struct larder *instance);
+void fit_reap_depots(struct larder *instance, uint32_t now_ms, uint32_t idle_ms);
+
+/* The usable size that a request gets; 0 if it would get a block of its own from the backend. */
+size_t fit_good_size(const struct larder *instance, size_t size);
+
+/* Calls fn for each live block of a region. The heap's lock is held. */
+int fit_walk_region(struct region *region, larder_walk_fn *fn, void *context);
+
+#endif

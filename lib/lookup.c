@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+#include "lookup.h"
+
+#include "thread_state.h"
+
+static struct region *region_of(uintptr_t address)
+{
+    size_t offset;
+    if (region_contains(thread_state.hint, address, &offset)) return thread_state.hint;
+    struct region *region = allocation_map_region(address);
+    if (region == NULL || !region_contains(region, address, &offset)) return NULL;
+    thread_state.hint = region;
+    return region;
+}
+
+enum lookup_result lookup_address(const void *ptr, struct lookup *found)
+{
+    uintptr_t address = os_untagged(ptr);
+    *found = (struct lookup){.state = "unknown"};
+    if (allocation_map_prepare() != 0) return LOOKUP_UNKNOWN;
+    struct region *region = region_of(address);
+    if (region != NULL) {
+        found->owner = region->instance;
+        if (!fit_find(region, address, &found->fit, &found->state)) return LOOKUP_INVALID;
+        found->live = fit_is_live(&found->fit);
+        found->size = found->fit.size;
+        if (found->fit.bytes != 0) {
+            found->usable = found->fit.bytes - found->owner->front - found->owner->back;
+        }
+        return LOOKUP_FIT;
+    }
+    struct block_record *record = allocation_map_block(address);
+    if (record == NULL) return LOOKUP_UNKNOWN;
+    found->record = record;
+    found->owner = record->instance;
+    found->live = word_kind(word_load(&record->word)) == WORD_LIVE;
+    found->state = found->live ? "live" : "cached";
+    found->size = record->size;
+    found->usable = record->raw_size - (address - os_untagged(record->raw)) - found->owner->back;
+    return LOOKUP_RECORD;
+}

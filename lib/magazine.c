@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+#include "magazine.h"
+
+#include "meta.h"
+
+struct magazine empty_magazine;
+
+/* One pool a capacity: 2, 4, 8, 16, 32 rounds. */
+enum { POOLS = 5 };
+#define MAGAZINE_BYTES(rounds) (sizeof(struct magazine) + (rounds) * sizeof(struct round))
+static struct meta_pool pools[POOLS] = {
+    {.size = MAGAZINE_BYTES(2)},  {.size = MAGAZINE_BYTES(4)},  {.size = MAGAZINE_BYTES(8)},
+    {.size = MAGAZINE_BYTES(16)}, {.size = MAGAZINE_BYTES(32)},
+};
+
+static struct meta_pool *pool_of(uint32_t capacity)
+{
+    return &pools[__builtin_ctz(capacity) - 1];
+}
+
+uint32_t magazine_capacity(size_t block_size)
+{
+    /* about 16 KiB of blocks, so that loaded and previous together stay within half a thread's bytes */
+    if (block_size <= 512) return 32;
+    if (block_size <= 1024) return 16;
+    if (block_size <= 4096) return 8;
+    if (block_size <= 8192) return 4;
+    return 2;
+}
+
+struct magazine *magazine_get(uint32_t capacity)
+{
+    struct magazine *magazine = meta_pool_get(pool_of(capacity));
+    if (magazine != NULL) {
+        magazine->count = 0;
+        magazine->capacity = capacity;
+        magazine->next = NULL;
+    }
+    return magazine;
+}
+
+void magazine_put(struct magazine *magazine)
+{
+    meta_pool_put(pool_of(magazine->capacity), magazine);
+}
+
+size_t magazine_size(uint32_t capacity)
+{
+    return MAGAZINE_BYTES(capacity);
+}
+
+void magazine_fork_lock(void)
+{
+    for (int i = 0; i < POOLS; i++) spinlock_lock(&pools[i].lock);
+}
+
+void magazine_fork_unlock(void)
+{
+    for (int i = 0; i < POOLS; i++) spinlock_unlock(&pools[i].lock);
+}
+
+void magazine_fork_child(void)
+{
+    for (int i = 0; i < POOLS; i++) spinlock_reset(&pools[i].lock);
+}

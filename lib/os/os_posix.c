@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Linux (and Android) through mmap, mprotect, madvise and futex; other POSIX systems wait by sleeping.
+ *
+ * Reservations are PROT_NONE mappings: they count neither as memory nor as commitment, and huge pages
+ * are refused for them, since one touched byte would otherwise cost 2 MiB of footprint.
+ */
+#include "os/os.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0
+#endif
+
+#ifdef LARDER_FORCE_PAGE_SIZE
+size_t os_page_size(void)
+{
+    return LARDER_FORCE_PAGE_SIZE;
+}
+#else
+size_t os_page_size(void)
+{
+    static _Atomic size_t known;
+    /* relaxed: any thread computes the same value */
+    size_t size = atomic_load_explicit(&known, memory_order_relaxed);
+    if (size == 0) {
+        long asked = sysconf(_SC_PAGESIZE);
+        size = asked > 0 ? (size_t)asked : 4096;
+        atomic_store_explicit(&known, size, memory_order_relaxed);
+    }
+    return size;
+}
+#endif
+
+void *os_reserve(size_t size, size_t alignment)
+{
+    size_t page = os_page_size();
+    size_t extra = alignment > page ? alignment - page : 0;
+    if (size > SIZE_MAX - extra) return NULL;
+    char *start = mmap(NULL, size + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) return NULL;
+    char *aligned = (char *)(((uintptr_t)start + alignment - 1) & ~(uintptr_t)(alignment - 1));
+    if (aligned != start) munmap(start, (size_t)(aligned - start));
+    size_t tail = (size_t)(start + size + extra - (aligned + size));
+    if (tail != 0) munmap(aligned + size, tail);
+#ifdef MADV_NOHUGEPAGE
+    (void)madvise(aligned, size, MADV_NOHUGEPAGE); /* fails where there are no huge pages: fine */
+#endif
+    return aligned;
+}
+
+int os_commit(void *ptr, size_t size)
+{
+    return mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0 ? 0 : -errno;
+}
+
+int os_discard(void *ptr, size_t size)
+{
+    return madvise(ptr, size, MADV_DONTNEED) == 0 ? 0 : -errno;
+}
+
+void os_unmap(void *ptr, size_t size)
+{
+    munmap(ptr, size);
+}
+
+void *os_map(size_t size)
+{
+    void *ptr =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return ptr == MAP_FAILED ? NULL : ptr;
+}
+
+void os_wait(_Atomic uint32_t *word, uint32_t value, unsigned timeout_us)
+{
+    struct timespec timeout = {.tv_sec = timeout_us / 1000000u,
+                               .tv_nsec = (long)(timeout_us % 1000000u) * 1000};
+#if defined(__linux__) && defined(SYS_futex)
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, value, &timeout, NULL, 0);
+#else
+    (void)value;
+    (void)word;
+    nanosleep(&timeout, NULL);
+#endif
+}
+
+void os_wake(_Atomic uint32_t *word)
+{
+#if defined(__linux__) && defined(SYS_futex)
+    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+#else
+    (void)word;
+#endif
+}
+
+void os_yield(void)
+{
+    sched_yield();
+}
+
+uint32_t os_now_ms(void)
+{
+    struct timespec now;
+#ifdef CLOCK_MONOTONIC_COARSE
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#endif
+    return (uint32_t)((uint64_t)now.tv_sec * 1000u + (uint64_t)now.tv_nsec / 1000000u);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+#include "region.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "cache.h"
+#include "meta.h"
+
+enum {
+    EDGE_UNITS = 8, /* kept free at both ends of a region, more with a coarse alignment */
+    RUN_MIN_UNITS = 8,
+    COMMIT_STEP = 1 << 20,
+    LARGEST_REGION_SHIFT = sizeof(void *) == 8 ? 32 : 28 /* bounded by the words' length field */
+};
+
+/* What a reserved region covers at first, where the address space allows. */
+#define RESERVE_SIZE (sizeof(void *) == 8 ? (size_t)1 << 30 : (size_t)64 << 20)
+
+/* The least and most that is taken at once from a backend that cannot reserve. */
+#define REGION_MIN MAP_GRANULE
+#define REGION_MAX ((size_t)64 << 20)
+
+static struct meta_pool region_pool = META_POOL(struct region);
+
+uint32_t region_max_units(void)
+{
+    return (uint32_t)(((size_t)1 << (LARGEST_REGION_SHIFT - UNIT_SHIFT)) - 2 * region_first_unit());
+}
+
+uint32_t region_first_unit(void)
+{
+    return EDGE_UNITS;
+}
+
+uint32_t region_end_unit(const struct region *region)
+{
+    return region->units - EDGE_UNITS;
+}
+
+static size_t round_up(size_t value, size_t multiple)
+{
+    return (value + multiple - 1) & ~(multiple - 1);
+}
+
+/* Lays out and maps the tables of a region of `size` bytes. */
+static bool tables_map(struct region *region, size_t size)
+{
+    size_t units = size >> UNIT_SHIFT;
+    size_t pages = size / os_page_size() + 1;
+    size_t words_size = round_up(units * sizeof(word_t), 64);
+    size_t dirty_size = round_up((pages + 63) / 64 * sizeof(uint64_t), 64);
+    size_t idle_size = round_up(((size >> CHUNK_SHIFT) + 1) * sizeof(uint32_t), 64);
+    /* free spans are never adjacent, so there are at most half as many as units, and one more */
+    size_t spans_size = round_up((units / 2 + 1) * sizeof(struct span), 64);
+    size_t runs_size = units / RUN_MIN_UNITS * sizeof(struct run);
+    size_t total = words_size + dirty_size + idle_size + spans_size + runs_size;
+    char *tables = os_map(total);
+    if (tables == NULL) return false;
+    region->tables = tables;
+    region->table_size = total;
+    region->words = (word_t *)(void *)tables;
+    region->dirty = (uint64_t *)(void *)(tables + words_size);
+    region->idle_since = (uint32_t *)(void *)(tables + words_size + dirty_size);
+    region->spans = (struct span *)(void *)(tables + words_size + dirty_size + idle_size);
+    region->runs = (struct run *)(void *)(tables + words_size + dirty_size + idle_size + spans_size);
+    return true;
+}
+
+/* Memory and tables for exactly `size` bytes, into the region; false where either is missing. */
+static bool region_try(struct region *region, struct larder *instance, size_t size)
+{
+    if (!tables_map(region, size)) return false;
+    region->reserved = instance->backend_reserves;
+    char *base = region->reserved ? os_reserve(size, MAP_GRANULE)
+                                  : backend_allocate(instance, size, MAP_GRANULE);
+    if (base != NULL && ((uintptr_t)base & (MAP_GRANULE - 1)) == 0) {
+        region->units = (uint32_t)(size >> UNIT_SHIFT);
+        region->committed = region->reserved ? 0 : size;
+        /* relaxed: published by size, below or in region_create() */
+        atomic_store_explicit(&region->base, (uintptr_t)base, memory_order_relaxed);
+        return true;
+    }
+    if (base != NULL) { /* a backend that ignores the alignment */
+        backend_free(instance, base, size);
+    }
+    os_unmap(region->tables, region->table_size);
+    return false;
+}
+
+struct region *region_create(struct larder *instance, uint32_t units)
+{
+    if (units > region_max_units()) return NULL;
+    size_t least = round_up(((size_t)units + 2 * EDGE_UNITS) << UNIT_SHIFT, MAP_GRANULE);
+    size_t wanted = RESERVE_SIZE;
+    if (!instance->backend_reserves) {
+        size_t quarter = round_up(span_heap_used_bytes(&instance->heap) / 4, MAP_GRANULE);
+        wanted = quarter < REGION_MIN ? REGION_MIN : quarter > REGION_MAX ? REGION_MAX : quarter;
+    }
+    if (wanted < least) wanted = least;
+    struct region *region = meta_pool_get(&region_pool);
+    if (region == NULL) return NULL;
+    bool got = region_try(region, instance, wanted);
+    while (!got && wanted > least) {
+        wanted = round_up(wanted / 2, MAP_GRANULE);
+        if (wanted < least) wanted = least;
+        got = region_try(region, instance, wanted);
+    }
+    if (!got) {
+        meta_pool_put(&region_pool, region);
+        return NULL;
+    }
+    region->instance = instance;
+    region->instance_id = instance->id;
+    region->instance_slot = instance->slot;
+    region->unused = NULL;
+    region->spans_used = 0;
+    region->high_water = 0;
+    region->unused_runs = NULL;
+    region->runs_used = 0;
+    region->next = region->prev = NULL;
+    spinlock_reset(&region->runs_lock);
+    uintptr_t base = atomic_load_explicit(&region->base, memory_order_relaxed);
+    /* release: pairs with the acquire in region_contains() */
+    atomic_store_explicit(&region->size, wanted, memory_order_release);
+    if (allocation_map_insert_region(region, base, wanted) != 0) {
+        region_release(region);
+        return NULL;
+    }
+    return region;
+}
+
+void region_release(struct region *region)
+{
+    uintptr_t base = atomic_load_explicit(&region->base, memory_order_relaxed);
+    size_t size = atomic_load_explicit(&region->size, memory_order_relaxed);
+    atomic_store_explicit(&region->base, UINTPTR_MAX, memory_order_release);
+    atomic_store_explicit(&region->size, 0, memory_order_release);
+    allocation_map_remove_region(base, size);
+    if (region->reserved) {
+        os_unmap((void *)base, size);
+    } else {
+        backend_free(region->instance, (void *)base, size);
+    }
+    os_unmap(region->tables, region->table_size);
+    meta_pool_put(&region_pool, region);
+}
+
+int region_commit(struct region *region, uint32_t end_unit)
+{
+    /* One page more than asked for: what follows a block may be read. */
+    size_t end = ((size_t)end_unit << UNIT_SHIFT) + os_page_size();
+    size_t committed = atomic_load_explicit(&region->committed, memory_order_acquire);
+    if (end <= committed) return 0;
+    size_t size = atomic_load_explicit(&region->size, memory_order_relaxed);
+    end = round_up(end, COMMIT_STEP);
+    if (end > size) end = size;
+    uintptr_t base = atomic_load_explicit(&region->base, memory_order_relaxed);
+    int error = os_commit((char *)base + committed, end - committed);
+    if (error != 0) return error;
+    /* Threads may commit overlapping ranges at once, each from a lower end that was committed. */
+    while (committed < end &&
+           !atomic_compare_exchange_weak_explicit(&region->committed, &committed, end,
+                                                  memory_order_release, memory_order_relaxed)) {
+    }
+    return 0;
+}
+
+struct run *region_run_get(struct region *region)
+{
+    spinlock_lock(&region->runs_lock);
+    struct run *run = region->unused_runs;
+    if (run != NULL) {
+        region->unused_runs = run->next;
+    } else if (region->runs_used < region->units / RUN_MIN_UNITS) {
+        run = &region->runs[region->runs_used++];
+    }
+    spinlock_unlock(&region->runs_lock);
+    if (run != NULL) run->region = region;
+    return run;
+}
+
+void region_run_put(struct region *region, struct run *run)
+{
+    spinlock_lock(&region->runs_lock);
+    run->next = region->unused_runs;
+    region->unused_runs = run;
+    spinlock_unlock(&region->runs_lock);
+}
+
+size_t region_metadata_bytes(const struct region *region)
+{
+    return (size_t)region->high_water * sizeof(word_t) + region->spans_used * sizeof(struct span) +
+           region->runs_used * sizeof(struct run) +
+           ((size_t)region->high_water >> (CHUNK_SHIFT - UNIT_SHIFT)) * sizeof(uint32_t) +
+           ((size_t)region->high_water << UNIT_SHIFT) / os_page_size() / 8;
+}
+
+void region_fork_lock(void)
+{
+    spinlock_lock(&region_pool.lock);
+}
+
+void region_fork_unlock(void)
+{
+    spinlock_unlock(&region_pool.lock);
+}
+
+void region_fork_child(void)
+{
+    spinlock_reset(&region_pool.lock);
+}

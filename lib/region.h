@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Regions and their unit words.
+ *
+ * A region is a contiguous range taken from the backend (or reserved from the system and committed on
+ * demand), at a multiple of MAP_GRANULE. It is divided into units of UNIT bytes, and for each unit there is one
+ * 32-bit word in a table of its own, outside the blocks: 0.8 % of the memory. The words are the truth about what lies
+ * where; a free() needs one load of a word to learn state and class of a block.
+ *
+ *   kind          where                          rest of the word
+ *   NONE          inside a span                  0, or in the second unit of a large block: its slack
+ *   FREE          first unit of a free span      node index
+ *   FREE_TAIL     last unit of a free span       node index (a span of one unit has only FREE)
+ *   RUN           every unit of a run            run index
+ *   LIVE, CACHED  first unit of a class block    generation:5 class:8 slack:16
+ *   LARGE_LIVE,   first unit of a large block,   generation:5 length:24
+ *   LARGE_CACHED  or of a span that is nobody's  length:24
+ *                 for the moment (being purged)
+ *
+ * "Slack" is what a block has beyond the size asked for. Blocks smaller than DIRECT_MIN lie in runs, which hold
+ * one word a block, of the kinds LIVE and CACHED. The generation counts reuse, so that with checks=strict
+ * a compare-and-swap tells a block from its successor at the same address.
+ *
+ * Words are atomics: a block's owner changes LIVE and CACHED without a lock (plain load and store), all other kinds
+ * change under the span heap's lock.
+ *
+ * Region records are type-stable. A record that is retired gets an impossible base before its size
+ * is set to 0, so a stale hint to it matches no address, whatever it is reused for.
+ */
+#ifndef LARDER_REGION_H
+#define LARDER_REGION_H
+
+#include "allocation_map.h"
+#include "os/os.h"
+
+enum {
+    UNIT_SHIFT = 9,
+    UNIT = 1 << UNIT_SHIFT,
+    DIRECT_MIN = 8 * UNIT, /* class blocks from here on are spans of their own */
+    CHUNK_SHIFT = 16,      /* idle time is known for chunks of 64 KiB */
+    RUN_MAX_BLOCKS = 64
+};
+
+enum word_kind {
+    WORD_NONE,
+    WORD_FREE,
+    WORD_FREE_TAIL,
+    WORD_RUN,
+    WORD_LIVE,
+    WORD_CACHED,
+    WORD_LARGE_LIVE,
+    WORD_LARGE_CACHED
+};
+
+typedef _Atomic uint32_t word_t;
+
+#define WORD_KIND_SHIFT 29
+#define WORD(kind) ((uint32_t)(kind) << WORD_KIND_SHIFT)
+#define WORD_INDEX_MASK 0x00ffffffu
+#define WORD_GENERATION_SHIFT 24
+#define WORD_GENERATION_ONE 0x01000000u
+#define WORD_GENERATION_MASK 0x1f000000u
+#define WORD_CLASS_SHIFT 16
+#define WORD_CLASS_MASK 0x00ff0000u
+#define WORD_SLACK_MASK 0x0000ffffu
+
+static inline enum word_kind word_kind(uint32_t word)
+{
+    return (enum word_kind)(word >> WORD_KIND_SHIFT);
+}
+
+static inline uint32_t word_load(const word_t *word)
+{
+    /* relaxed: a block's state is handed from thread to thread together with the block */
+    return atomic_load_explicit((word_t *)(uintptr_t)word, memory_order_relaxed);
+}
+
+static inline void word_store(word_t *word, uint32_t value)
+{
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+/* A free span. Guarded by the span heap's lock. */
+struct span {
+    struct span *next, *prev; /* in a bin, by length, then address; `next` also links unused nodes */
+    struct region *region;
+    uint32_t start, length; /* units */
+    uint32_t clean;         /* pages inside that have not been touched since they came or were discarded */
+    uint16_t bin;
+    bool in_dirty_bins;
+};
+
+/* A span cut into equal blocks of one class. Fields guarded by the lock of the class's depot, but the states. */
+struct run {
+    struct run *next, *prev; /* among the class's runs with free blocks; `next` also links unused records */
+    struct region *region;
+    uint32_t start;      /* unit; fixed while the run exists, as the next four */
+    uint32_t length;     /* units */
+    uint32_t block_size; /* bytes */
+    uint32_t reciprocal; /* ceil(2^32 / block_size): offset / block_size by a multiplication */
+    uint16_t size_class;
+    uint16_t blocks;
+    uint16_t free_blocks;
+    bool listed;
+    uint64_t free_bits;              /* blocks that are neither out nor in a magazine */
+    word_t states[RUN_MAX_BLOCKS]; /* as unit words of class blocks */
+};
+
+struct larder;
+
+struct region {
+    /* read by every free */
+    _Atomic uintptr_t base; /* ~0 when retired */
+    _Atomic size_t size;    /* bytes; 0 when retired */
+    word_t *words;          /* one a unit */
+    struct run *runs;
+    uint32_t instance_id;
+    uint32_t instance_slot;
+    struct larder *instance;
+
+    /* fixed */
+    uint32_t units;
+    bool reserved; /* address space from os_reserve(), committed on demand */
+    void *tables;  /* the mapping that holds all tables of the region */
+    size_t table_size;
+
+    /* guarded by the span heap's lock */
+    struct region *next, *prev;
+    struct span *spans;  /* table of nodes */
+    struct span *unused; /* list of them */
+    uint32_t spans_used; /* nodes ever used */
+    uint32_t high_water; /* units below have been handed out at some time */
+    uint64_t *dirty;     /* a bit a page: touched since it came or was discarded */
+    uint32_t *idle_since; /* a time a chunk: when something in it was last freed */
+
+    /* guarded by runs_lock */
+    spinlock_t runs_lock;
+    struct run *unused_runs;
+    uint32_t runs_used;
+
+    _Atomic size_t committed; /* bytes usable from base on, for a reserved region; grows only */
+};
+
+/* True if the address lies in the region, whatever the record has been reused for. */
+static inline bool region_contains(struct region *region, uintptr_t address, size_t *offset)
+{
+    /* acquire: pairs with the release of size in region_create(), so that the other fields are current */
+    size_t size = atomic_load_explicit(&region->size, memory_order_acquire);
+    *offset = address - atomic_load_explicit(&region->base, memory_order_relaxed);
+    return *offset < size;
+}
+
+static inline char *region_address(const struct region *region, uint32_t unit)
+{
+    uintptr_t base = atomic_load_explicit(&((struct region *)(uintptr_t)region)->base,
+                                          memory_order_relaxed);
+    return (char *)base + ((size_t)unit << UNIT_SHIFT);
+}
+
+/*
+ * A new region with room for a span of `units`, entered in the map, all of it free and clean but not yet
+ * known to any span heap. No lock may be held. NULL where neither backend nor system has memory.
+ */
+struct region *region_create(struct larder *instance, uint32_t units);
+
+/* Returns a region's memory; all of it must be free, and no span heap may know it. No lock may be held. */
+void region_release(struct region *region);
+
+/* Makes [0, end_unit) usable. 0 or -errno. No lock may be held. */
+int region_commit(struct region *region, uint32_t end_unit);
+
+/* First and last unit (exclusive) that may hold blocks: the edges stay free so that reading a
+ * few bytes before the first and after the last block is no fault. */
+uint32_t region_first_unit(void);
+uint32_t region_end_unit(const struct region *region);
+
+/* A run record of this region, or NULL. */
+struct run *region_run_get(struct region *region);
+void region_run_put(struct region *region, struct run *run);
+
+/* Bytes of its tables that have been touched. */
+size_t region_metadata_bytes(const struct region *region);
+
+/* The largest span that a region can hold, units. */
+uint32_t region_max_units(void);
+
+void region_fork_lock(void);
+void region_fork_unlock(void);
+void region_fork_child(void);
+
+#endif

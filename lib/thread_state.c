@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory
+ *
+ * A thread cache is written by its owner alone; the instance's list of them (guarded by instance->lock) is for
+ * summing counters and asking for flushes. Cache records are type-stable, since a thread may still have a pointer
+ * to the cache of an instance that was destroyed: it finds id 0 there, takes the slow path, and drops it.
+ *
+ * Asking for a flush: set flush_wanted, then id = 0. The owner's next call fails the id comparison, comes to
+ * thread_cache_get(), sees the wish, flushes, and restores id. Both orders of the two stores are harmless: the
+ * owner looks at the wish on every slow path.
+ *
+ * cache->instance is cleared by larder_destroy() under the registry lock, which the teardown of a thread
+ * also holds while it looks; so one of the two retires the cache, never both.
+ */
+#include "thread_state.h"
+
+#include <pthread.h>
+
+#include "fit.h"
+#include "meta.h"
+
+struct thread_cache no_thread_cache;
+struct region no_region = {.base = UINTPTR_MAX};
+
+LARDER_TLS struct thread_state thread_state = {
+    .direct = {&no_thread_cache, &no_thread_cache, &no_thread_cache, &no_thread_cache,
+               &no_thread_cache, &no_thread_cache, &no_thread_cache, &no_thread_cache},
+    .hint = &no_region,
+};
+
+static struct meta_pool cache_pool = META_POOL(struct thread_cache);
+static spinlock_t registry; /* who retires a cache: its thread's teardown or larder_destroy() */
+
+static pthread_key_t teardown_key;
+static pthread_once_t teardown_once = PTHREAD_ONCE_INIT;
+static bool teardown_usable;
+
+static struct larder *instance_of(const struct thread_cache *cache)
+{
+    return atomic_load_explicit(&((struct thread_cache *)(uintptr_t)cache)->instance,
+                                memory_order_relaxed);
+}
+
+static void forget_direct(const struct thread_cache *cache)
+{
+    for (int i = 0; i < DIRECT_CACHES; i++) {
+        if (thread_state.direct[i] == cache) thread_state.direct[i] = &no_thread_cache;
+    }
+}
+
+static void add_ended(struct larder *instance, const struct thread_cache *cache)
+{
+    _Atomic uint64_t *sums = (_Atomic uint64_t *)&instance->ended;
+    const _Atomic uint64_t *counters = (const _Atomic uint64_t *)&cache->counters;
+    for (size_t i = 0; i < COUNTERS; i++) {
+        uint64_t n = atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)&counters[i],
+                                          memory_order_relaxed);
+        atomic_fetch_add_explicit(&sums[i], n, memory_order_relaxed);
+    }
+}
+
+/* Out of the instance's list, its counts kept. instance->lock held. */
+static void unlink_cache(struct larder *instance, struct thread_cache *cache)
+{
+    if (cache->prev != NULL) cache->prev->next = cache->next;
+    if (cache->next != NULL) cache->next->prev = cache->prev;
+    if (instance->thread_caches == cache) instance->thread_caches = cache->next;
+    instance->thread_cache_count--;
+    add_ended(instance, cache);
+}
+
+static void cache_init(struct thread_cache *cache, struct larder *instance)
+{
+    for (size_t i = 0; i < COUNTERS; i++) {
+        atomic_store_explicit(&((_Atomic uint64_t *)&cache->counters)[i], 0, memory_order_relaxed);
+    }
+    cache->class_shift = instance->class_shift;
+    cache->class_limit = instance->plain ? instance->class_limit : 0;
+    cache->class_min = SIZE_CLASS_MIN;
+    cache->hit_path = instance->plain && instance->config.policy == LARDER_POLICY_FIT;
+    cache->shared = false;
+    cache->live_told = 0;
+    cache->lease = instance->capped ? 0 : instance->config.thread_cached_bytes;
+    atomic_store_explicit(&cache->room, cache->lease, memory_order_relaxed);
+    atomic_store_explicit(&cache->flush_wanted, false, memory_order_relaxed);
+    cache->sweep = 0;
+    atomic_store_explicit(&cache->instance, instance, memory_order_relaxed);
+    cache->exact = instance->config.policy == LARDER_POLICY_EXACT ? exact_table_get() : NULL;
+    for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++) {
+        struct bin *bin = &cache->bins[c];
+        bin->loaded = bin->previous = &empty_magazine;
+        bin->bytes = instance->depots[c].block_size;
+        bin->capacity = magazine_capacity(bin->bytes);
+    }
+    uint32_t id = cache->hit_path ? instance->id : 0;
+    atomic_store_explicit(&cache->id, id, memory_order_relaxed);
+}
+
+static struct thread_cache *cache_create(struct larder *instance)
+{
+    struct thread_cache *cache = meta_pool_get(&cache_pool);
+    if (cache == NULL) return NULL;
+    cache_init(cache, instance);
+    cache->next_of_thread = thread_state.caches;
+    thread_state.caches = cache;
+    spinlock_lock(&instance->lock);
+    cache->prev = NULL;
+    cache->next = instance->thread_caches;
+    if (cache->next != NULL) cache->next->prev = cache;
+    instance->thread_caches = cache;
+    instance->thread_cache_count++;
+    spinlock_unlock(&instance->lock);
+    return cache;
+}
+
+/* Takes the cache away from its instance, if that still exists; whoever succeeds may flush and recycle it. */
+static struct larder *cache_detach(struct thread_cache *cache)
+{
+    spinlock_lock(&registry);
+    struct larder *instance = instance_of(cache);
+    atomic_store_explicit(&cache->instance, NULL, memory_order_relaxed);
+    spinlock_unlock(&registry);
+    return instance;
+}
+
+static void cache_retire(struct larder *instance, struct thread_cache *cache)
+{
+    thread_cache_flush(instance, cache);
+    atomic_store_explicit(&cache->id, 0, memory_order_relaxed);
+    spinlock_lock(&instance->lock);
+    unlink_cache(instance, cache);
+    spinlock_unlock(&instance->lock);
+    if (cache->exact != NULL) exact_table_put(cache->exact);
+    cache->exact = NULL;
+}
+
+static void teardown(void *unused)
+{
+    (void)unused;
+    thread_state.phase = THREAD_ENDED;
+    for (int i = 0; i < DIRECT_CACHES; i++) thread_state.direct[i] = &no_thread_cache;
+    while (thread_state.caches != NULL) {
+        struct thread_cache *cache = thread_state.caches;
+        thread_state.caches = cache->next_of_thread;
+        struct larder *instance = cache_detach(cache);
+        if (instance != NULL) cache_retire(instance, cache);
+        meta_pool_put(&cache_pool, cache);
+    }
+}
+
+static void make_key(void)
+{
+    teardown_usable = pthread_key_create(&teardown_key, teardown) == 0;
+}
+
+static bool thread_activate(void)
+{
+    if (thread_state.phase == THREAD_ACTIVE) return true;
+    if (thread_state.phase == THREAD_ENDED) return false;
+    pthread_once(&teardown_once, make_key);
+    if (!teardown_usable || pthread_setspecific(teardown_key, &thread_state) != 0) return false;
+    thread_state.phase = THREAD_ACTIVE;
+    return true;
+}
+
+/* Recycles caches of instances that are gone. */
+static void drop_dead(void)
+{
+    struct thread_cache **at = &thread_state.caches;
+    while (*at != NULL) {
+        struct thread_cache *cache = *at;
+        spinlock_lock(&registry);
+        bool dead = instance_of(cache) == NULL;
+        spinlock_unlock(&registry);
+        if (!dead) {
+            at = &cache->next_of_thread;
+            continue;
+        }
+        *at = cache->next_of_thread;
+        forget_direct(cache);
+        meta_pool_put(&cache_pool, cache);
+    }
+}
+
+static struct thread_cache *cache_find(const struct larder *instance)
+{
+    struct thread_cache *cache = thread_state.caches;
+    while (cache != NULL && instance_of(cache) != instance) cache = cache->next_of_thread;
+    return cache;
+}
+
+/* A wish that comes while id is being restored is seen by one side or the other: both store, then load. */
+static void restore_hit_path(struct thread_cache *cache, const struct larder *instance)
+{
+    if (!cache->hit_path) return;
+    atomic_store(&cache->id, instance->id);
+    if (atomic_load(&cache->flush_wanted)) atomic_store(&cache->id, 0);
+}
+
+__attribute__((noinline)) struct thread_cache *thread_cache_get(struct larder *instance)
+{
+    if (thread_state.phase != THREAD_ACTIVE && !thread_activate()) return &instance->late;
+    if (atomic_load_explicit(&instance->orphaned, memory_order_relaxed)) return &instance->late;
+    struct thread_cache *cache = thread_state.direct[instance->slot % DIRECT_CACHES];
+    if (instance_of(cache) != instance) cache = cache_find(instance);
+    if (cache == NULL) {
+        drop_dead();
+        cache = cache_create(instance);
+        if (cache == NULL) return &instance->late;
+    }
+    thread_state.direct[instance->slot % DIRECT_CACHES] = cache;
+    if (atomic_load(&cache->flush_wanted)) {
+        atomic_store(&cache->flush_wanted, false);
+        thread_cache_flush(instance, cache);
+        restore_hit_path(cache, instance);
+    }
+    return cache;
+}
+
+bool thread_cache_take(struct thread_cache *cache, size_t bytes)
+{
+    size_t room = thread_cache_room(cache);
+    if (room < bytes) {
+        struct larder *instance = instance_of(cache);
+        if (!instance->capped || cache->shared) return false;
+        size_t bound = instance->config.thread_cached_bytes;
+        if (cache->lease + bytes > bound || !cache_reserve(instance, bytes)) return false;
+        cache->lease += bytes;
+        room += bytes;
+    }
+    atomic_store_explicit(&cache->room, room - bytes, memory_order_relaxed);
+    return true;
+}
+
+void thread_cache_flush(struct larder *instance, struct thread_cache *cache)
+{
+    if (instance->config.policy == LARDER_POLICY_EXACT) {
+        exact_flush(instance, cache);
+    } else {
+        fit_flush(instance, cache);
+    }
+    if (instance->capped) {
+        cache_unreserve(instance, cache->lease);
+        cache->lease = 0;
+        atomic_store_explicit(&cache->room, 0, memory_order_relaxed);
+    }
+}
+
+void thread_state_flush(struct larder *instance)
+{
+    for (struct thread_cache *cache = thread_state.caches; cache != NULL;
+         cache = cache->next_of_thread) {
+        struct larder *owner = instance_of(cache);
+        if (owner != NULL && (instance == NULL || owner == instance)) thread_cache_flush(owner, cache);
+    }
+}
+
+void thread_caches_drop(struct larder *instance)
+{
+    for (;;) {
+        spinlock_lock(&instance->lock);
+        struct thread_cache *cache = instance->thread_caches;
+        spinlock_unlock(&instance->lock);
+        if (cache == NULL) return;
+        if (cache_detach(cache) == NULL) {
+            os_yield(); /* its thread is just ending and will unlink it */
+            continue;
+        }
+        cache_retire(instance, cache);
+    }
+}
+
+void thread_caches_want_flush(struct larder *instance)
+{
+    spinlock_lock(&instance->lock);
+    for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
+        atomic_store(&cache->flush_wanted, true);
+        atomic_store(&cache->id, 0);
+    }
+    spinlock_unlock(&instance->lock);
+}
+
+void thread_caches_fork_child(struct larder *instance)
+{
+    /* What other threads had in their magazines is lost to the child: the magazines may be torn. The records stay
+     * linked for their counters; only the own cache goes on. */
+    for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
+        if (cache_find(instance) == cache) continue;
+        for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++) {
+            cache->bins[c].loaded = cache->bins[c].previous = &empty_magazine;
+        }
+        if (cache->exact != NULL) *cache->exact = (struct exact_table){0};
+    }
+}
+
+void thread_state_fork_lock(void)
+{
+    spinlock_lock(&registry);
+    spinlock_lock(&cache_pool.lock);
+}
+
+void thread_state_fork_unlock(void)
+{
+    spinlock_unlock(&cache_pool.lock);
+    spinlock_unlock(&registry);
+}
+
+void thread_state_fork_child(void)
+{
+    spinlock_reset(&registry);
+    spinlock_reset(&cache_pool.lock);
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What belongs to one thread: its caches (one an instance it has used), its current instance, and the hints of
+ * the hit path. Lies in thread-local storage, initial-exec, so that reaching it is one instruction.
+ *
+ * The first use of an instance by a thread makes a cache and arms the teardown (a pthread key). Teardown
+ * gives everything to the depots; calls that come later in the thread's life use the instance's `late` cache,
+ * which holds nothing.
+ */
+#ifndef LARDER_THREAD_STATE_H
+#define LARDER_THREAD_STATE_H
+
+#include "cache.h"
+
+enum { DIRECT_CACHES = 8 };
+
+enum thread_phase { THREAD_NEW, THREAD_ACTIVE, THREAD_ENDED };
+
+struct thread_state {
+    /* By instance slot modulo DIRECT_CACHES; never NULL, an entry for another instance is told by its id. */
+    struct thread_cache *direct[DIRECT_CACHES];
+    struct region *hint; /* the region last freed into; never NULL */
+    struct larder *current;
+    struct thread_cache *caches; /* all of the thread's, linked through next_of_thread */
+    enum thread_phase phase;
+};
+
+#define LARDER_TLS __thread __attribute__((tls_model("initial-exec")))
+
+extern LARDER_TLS struct thread_state thread_state;
+
+/* The calling thread's cache for an instance, made if need be; `late` where there can be none. Handles a wanted flush.
+ * No lock may be held. */
+struct thread_cache *thread_cache_get(struct larder *instance);
+
+/* The same, from the direct table if it is there. */
+static inline struct thread_cache *thread_cache_of(struct larder *instance)
+{
+    struct thread_cache *cache = thread_state.direct[instance->slot % DIRECT_CACHES];
+    if (__builtin_expect(atomic_load_explicit(&cache->id, memory_order_relaxed) == instance->id, 1)) {
+        return cache;
+    }
+    return thread_cache_get(instance);
+}
+
+/* Takes `bytes` of the thread's room for cached blocks; false if it must make room first. */
+bool thread_cache_take(struct thread_cache *cache, size_t bytes);
+
+/* Gives room back. */
+static inline void thread_cache_give(struct thread_cache *cache, size_t bytes)
+{
+    atomic_store_explicit(&cache->room,
+                          atomic_load_explicit(&cache->room, memory_order_relaxed) + bytes,
+                          memory_order_relaxed);
+}
+
+static inline size_t thread_cache_room(const struct thread_cache *cache)
+{
+    return atomic_load_explicit(&((struct thread_cache *)(uintptr_t)cache)->room,
+                                memory_order_relaxed);
+}
+
+/* Everything in the cache goes to the depot, runs, heap or shared store; its lease ends. Owner, or destroy. */
+void thread_cache_flush(struct larder *instance, struct thread_cache *cache);
+
+/* Flushes the calling thread's caches: of one instance, or of all (NULL). */
+void thread_state_flush(struct larder *instance);
+
+/* Unlinks and recycles every thread's cache of an instance that is being destroyed. */
+void thread_caches_drop(struct larder *instance);
+
+/* Asks all threads to flush at their next call. */
+void thread_caches_want_flush(struct larder *instance);
+
+/* In the child of a fork: other threads' caches of this instance are abandoned. */
+void thread_caches_fork_child(struct larder *instance);
+
+void thread_state_fork_lock(void);
+void thread_state_fork_unlock(void);
+void thread_state_fork_child(void);
+
+/* An unusable cache for direct[]; its id matches no instance. */
+extern struct thread_cache no_thread_cache;
+/* A region that contains nothing. */
+extern struct region no_region;
+
+#endif
