@@ -223,7 +223,9 @@ static void print_json_row(const struct pick *pick, const struct pick_trace *tra
     json_count(&line, "peak_live_bytes", trace->facts.peak_live_bytes);
     json_count(&line, "held_bytes", row->median.held_bytes);
     json_count(&line, "peak_held_bytes", row->median.peak_held_bytes);
-    json_number(&line, "score", row->score, 4);
+    if (trace->verdict.choice != PICK_NOBODY) {
+        json_number(&line, "score", row->score, 4);
+    }
     json_boolean(&line, "candidate", pick->backends[backend].candidate);
     json_boolean(&line, "recommended", backend == trace->verdict.choice);
     json_boolean(&line, "recommended_overall", backend == pick->overall.choice);
