@@ -44,37 +44,45 @@ START_TEST(backends_describe_themselves)
     ck_assert_uint_eq(backend->struct_size, sizeof *backend);
     ck_assert_str_eq(backend->name, names[_i]);
     ck_assert(backend->allocate && backend->free);
-    if (backend == larder_backend_system())
-        ck_assert(backend->flags & LARDER_BACKEND_FREES_FOREIGN);
+    /* only the process's own heap may be handed pointers of which nobody knows the origin */
+    ck_assert_int_eq((backend->flags & LARDER_BACKEND_FREES_FOREIGN) != 0,
+                     backend == larder_backend_system());
     if (backend == larder_backend_mmap()) {
         ck_assert(backend->flags & LARDER_BACKEND_ZEROED);
-        ck_assert(!(backend->flags & LARDER_BACKEND_FREES_FOREIGN));
         ck_assert(backend->discard != NULL);
     }
 }
 END_TEST
 
+static void assert_two_blocks_served(const larder_backend_t *backend, size_t size, size_t alignment)
+{
+    void *one = backend->allocate(backend->context, size, alignment);
+    void *two = backend->allocate(backend->context, size, alignment);
+
+    ck_assert(one && two && one != two);
+    ck_assert_msg(is_aligned(one, alignment) && is_aligned(two, alignment),
+                  "size %zu, alignment %zu: %p, %p", size, alignment, one, two);
+    if (backend->flags & LARDER_BACKEND_ZEROED)
+        ck_assert(all_bytes_are(one, size, 0));
+    pattern_fill(one, size, 1);
+    pattern_fill(two, size, 2);
+    ck_assert(pattern_holds(one, size, 1) && pattern_holds(two, size, 2));
+    backend->free(backend->context, one, size);
+    ck_assert(pattern_holds(two, size, 2));
+    backend->free(backend->context, two, size);
+}
+
+/* Sizes that are multiples of the alignment matter: mimalloc 2.0.9 itself fails at some of them. */
 START_TEST(backends_serve_any_size_and_alignment)
 {
     const larder_backend_t *backend = backend_or_note(_i);
 
     if (!backend)
         return;
-    for (size_t alignment = 8; alignment <= MIB; alignment *= 4) {
-        for (size_t size = 1; size <= 4 * MIB; size = 3 * size + 1) {
-            void *one = backend->allocate(backend->context, size, alignment);
-            void *two = backend->allocate(backend->context, size, alignment);
-
-            ck_assert(one && two && one != two);
-            ck_assert(is_aligned(one, alignment) && is_aligned(two, alignment));
-            if (backend->flags & LARDER_BACKEND_ZEROED)
-                ck_assert(all_bytes_are(one, size, 0));
-            pattern_fill(one, size, 1);
-            pattern_fill(two, size, 2);
-            ck_assert(pattern_holds(one, size, 1) && pattern_holds(two, size, 2));
-            backend->free(backend->context, one, size);
-            ck_assert(pattern_holds(two, size, 2));
-            backend->free(backend->context, two, size);
+    for (size_t alignment = 8; alignment <= MIB; alignment *= 2) {
+        for (size_t size = 1; size <= 2 * MIB; size *= 2) {
+            assert_two_blocks_served(backend, size, alignment);
+            assert_two_blocks_served(backend, size + size / 2, alignment);
         }
     }
 }
