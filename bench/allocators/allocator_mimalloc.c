@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "peer.h"
+
 struct mimalloc {
     void *library;
     void *(*allocate)(size_t size);
@@ -63,14 +65,6 @@ static void *open_library(void)
     return NULL;
 }
 
-/* mi_version() is 209 for 2.0.9; newer releases use two digits a part, as 20405 for 2.4.5. */
-static void format_version(int number, char *out, size_t out_size)
-{
-    int step = number >= 10000 ? 100 : 10;
-    snprintf(out, out_size, "%d.%d.%d", number / (step * step), number / step % step,
-             number % step);
-}
-
 /* The library stays open: its threads' data may be needed until the process ends. */
 int mimalloc_open(struct allocator *out, char *why, size_t why_size)
 {
@@ -97,7 +91,7 @@ int mimalloc_open(struct allocator *out, char *why, size_t why_size)
                  "another");
         return -ENODEV;
     }
-    format_version(version(), mi->version, sizeof mi->version);
+    peer_format_mimalloc_version(version(), mi->version, sizeof mi->version);
     *out = (struct allocator){
         .version = mi->version,
         .policy = "-",

@@ -199,6 +199,27 @@ static bool tcmalloc_version(char *out, size_t out_size)
     return true;
 }
 
+/* It is 209 for 2.0.9; newer releases use two digits a part, as 20405 for 2.4.5. */
+void peer_format_mimalloc_version(int number, char *out, size_t out_size)
+{
+    int step = number >= 10000 ? 100 : 10;
+    snprintf(out, out_size, "%d.%d.%d", number / (step * step), number / step % step,
+             number % step);
+}
+
+static bool mimalloc_version(char *out, size_t out_size)
+{
+    char number[32];
+    int (*version)(void);
+    *(void **)&version = dlsym(RTLD_DEFAULT, "mi_version");
+    if (version == NULL) {
+        return false;
+    }
+    peer_format_mimalloc_version(version(), number, sizeof number);
+    snprintf(out, out_size, "mimalloc %s", number);
+    return true;
+}
+
 /* Scudo does not say its version; its path does: .../clang/14.0.6/lib/... */
 static bool scudo_version(const char *file, char *out, size_t out_size)
 {
@@ -214,7 +235,7 @@ static bool scudo_version(const char *file, char *out, size_t out_size)
 void peer_version(const char *file, char *out, size_t out_size)
 {
     if (!jemalloc_version(out, out_size) && !tcmalloc_version(out, out_size) &&
-        !scudo_version(file, out, out_size)) {
+        !mimalloc_version(out, out_size) && !scudo_version(file, out, out_size)) {
         snprintf(out, out_size, "%s", base_name(file));
     }
 }

@@ -31,6 +31,9 @@ bool peer_is_libc(const char *file);
 /* Product and version of the malloc of this process, which is that of `file`: "jemalloc 5.3.0". */
 void peer_version(const char *file, char *out, size_t out_size);
 
+/* What mi_version() returns, as "2.0.9". */
+void peer_format_mimalloc_version(int number, char *out, size_t out_size);
+
 /* Their names, ended by NULL, without "preload:PATH". */
 const char *const *peer_names(void);
 
