@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Blocks that leave by another door: larder_record_free() tells of one before somebody else releases
- * it, and no stale entry may stay behind, or a later block at that address gets the old one's size.
+ * Blocks that leave by another door: larder_record_free() tells of one before somebody else
+ * releases it, and no stale entry may stay behind, or a later block at that address gets the old
+ * one's size.
  */
 #include "support.h"
 
