@@ -154,6 +154,33 @@ START_TEST(each_block_is_one_backend_allocation)
 }
 END_TEST
 
+START_TEST(a_trace_of_mixed_alignments_does_not_pile_up)
+{
+    static const size_t alignments[] = {4096, 64, 64 * 1024, 256};
+    struct counted source;
+    larder_t *larder;
+    uint64_t calls = 0;
+
+    counted_init(&source, 0);
+    larder = make_instance(LARDER_POLICY_EXACT, &source.backend);
+    for (unsigned round = 0; round < 50; round++) {
+        void *blocks[4];
+
+        for (unsigned i = 0; i < 4; i++) {
+            blocks[i] = larder_alloc_aligned(larder, alignments[i], 1000);
+            ck_assert(is_aligned(blocks[i], alignments[i]));
+        }
+        for (unsigned i = 0; i < 4; i++)
+            larder_free(larder, blocks[i]);
+        if (round == 9)
+            calls = atomic_load(&source.calls);
+    }
+    ck_assert_uint_eq(atomic_load(&source.calls), calls); /* each later round is served again */
+    must_destroy(larder);
+    assert_all_returned(&source);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("exact");
@@ -163,6 +190,7 @@ int main(void)
     tcase_add_test(reuse, a_repeated_trace_gets_the_same_addresses_again);
     tcase_add_test(reuse, a_repeated_trace_asks_the_backend_only_in_its_first_run);
     tcase_add_test(reuse, a_block_is_reused_for_its_exact_size_only);
+    tcase_add_test(reuse, a_trace_of_mixed_alignments_does_not_pile_up);
     tcase_add_test(reuse, each_block_is_one_backend_allocation);
     return run_suite(suite);
 }

@@ -222,7 +222,9 @@ START_TEST(free_cached_gives_everything_back_but_live_blocks)
     for (size_t size = 1; size <= 2 * MIB; size *= 8)
         allocate_and_free_each(larder, 10, size);
     larder_free_cached(larder);
-    ck_assert_uint_eq(stats_of(larder).cached_bytes, 0);
+    /* what shares a region with a live block can only go where the backend can discard pages */
+    if (config.policy != LARDER_POLICY_FIT || config.backend->discard)
+        ck_assert_uint_eq(stats_of(larder).cached_bytes, 0);
     ck_assert_uint_eq(stats_of(larder).cached_blocks, 0);
     ck_assert_uint_eq(stats_of(larder).live_blocks, 1);
     ck_assert(pattern_holds(live, 5000, 1));
@@ -241,13 +243,13 @@ START_TEST(a_trim_leaves_at_most_what_it_was_asked_to_leave)
     allocate_and_free_each(larder, 100, 100);
     allocate_and_free_each(larder, 50, 100 * KIB);
     for (unsigned i = 0; i < 6; i++) {
-        uint64_t before = stats_of(larder).cached_bytes;
+        larder_stats_t before = stats_of(larder);
         size_t left = larder_trim(larder, targets[i]);
 
         ck_assert_uint_le(left, targets[i]);
         ck_assert_uint_eq(left, stats_of(larder).cached_bytes);
-        if (before <= targets[i])
-            ck_assert_uint_eq(left, before);
+        if (before.cached_bytes <= targets[i])
+            ck_assert_uint_eq(stats_of(larder).given_back_bytes, before.given_back_bytes);
     }
     allocate_and_free_each(larder, 10, 100 * KIB); /* and it goes on working */
     must_destroy(larder);
