@@ -123,6 +123,9 @@ struct counted {
 void counted_init(struct counted *counted, unsigned flags);
 void counted_add_discard(struct counted *counted);
 
+/* One of its counters, as a plain value. */
+uint64_t count_of(const _Atomic uint64_t *counter);
+
 /* Asserts that everything came back, rightly. */
 void assert_all_returned(struct counted *counted);
 

@@ -117,9 +117,14 @@ void counted_add_discard(struct counted *counted)
     counted->backend.discard = counted_discard;
 }
 
+uint64_t count_of(const _Atomic uint64_t *counter)
+{
+    return atomic_load((_Atomic uint64_t *)(uintptr_t)counter);
+}
+
 void assert_all_returned(struct counted *counted)
 {
-    ck_assert_uint_eq(atomic_load(&counted->violations), 0);
-    ck_assert_uint_eq(atomic_load(&counted->outstanding_blocks), 0);
-    ck_assert_uint_eq(atomic_load(&counted->outstanding_bytes), 0);
+    ck_assert_uint_eq(count_of(&counted->violations), 0);
+    ck_assert_uint_eq(count_of(&counted->outstanding_blocks), 0);
+    ck_assert_uint_eq(count_of(&counted->outstanding_bytes), 0);
 }

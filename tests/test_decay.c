@@ -86,7 +86,7 @@ START_TEST(ticks_reach_a_backend_that_cannot_discard)
     cache_some(larder);
     larder_flush_thread(larder);
     tick_until_empty(larder, larder);
-    ck_assert_uint_eq(atomic_load(&source.outstanding_blocks), 0);
+    ck_assert_uint_eq(count_of(&source.outstanding_blocks), 0);
     must_destroy(larder);
     assert_all_returned(&source);
 }

@@ -94,9 +94,34 @@ START_TEST(the_backend_is_left_with_no_more_than_the_cap)
     config.max_cached_bytes = CAP;
     busy.larder = must_create(&config);
     run_threads(BUSY_THREADS + 1, churn, &busy);
-    ck_assert_uint_le(atomic_load(&source.outstanding_bytes), CAP);
+    ck_assert_uint_le(count_of(&source.outstanding_bytes), CAP);
     must_destroy(busy.larder);
     assert_all_returned(&source);
+}
+END_TEST
+
+START_TEST(the_cap_evicts_no_more_than_it_needs_to)
+{
+    larder_config_t config = test_config(policy_of(_i), NULL);
+    larder_t *larder;
+    void *blocks[40];
+    size_t size = 100 * KIB;
+
+    config.max_cached_bytes = CAP;
+    larder = must_create(&config);
+    for (unsigned i = 0; i < 40; i++) {
+        blocks[i] = larder_alloc(larder, size);
+        ck_assert_ptr_nonnull(blocks[i]);
+        memset(blocks[i], 1, size);
+    }
+    for (unsigned i = 0; i < 40; i++) {
+        larder_free(larder, blocks[i]);
+        ck_assert_uint_le(stats_of(larder).cached_bytes, CAP);
+        if ((i + 1) * size > CAP)
+            ck_assert_uint_ge(stats_of(larder).cached_bytes,
+                              CAP - 2 * larder_good_size(larder, size));
+    }
+    must_destroy(larder);
 }
 END_TEST
 
@@ -158,7 +183,7 @@ START_TEST(sizes_outside_of_the_bounds_go_straight_to_the_backend)
     larder = must_create(&config);
     for (unsigned i = 0; i < 5; i++) {
         allocate_and_free_each(larder, 10, outside[i]);
-        ck_assert_uint_eq(atomic_load(&source.outstanding_blocks), 0);
+        ck_assert_uint_eq(count_of(&source.outstanding_blocks), 0);
     }
     ck_assert_uint_eq(stats_of(larder).miss_size, 50);
     ck_assert_uint_eq(stats_of(larder).cached_bytes, 0);
@@ -265,8 +290,8 @@ START_TEST(a_trim_gives_back_no_more_than_it_needs_to)
     larder = make_instance(LARDER_POLICY_EXACT, &source.backend);
     allocate_and_free_each(larder, 50, 100 * KIB);
     larder_trim(larder, 30 * 100 * KIB + 4096 * 30); /* some rounding allowed for */
-    ck_assert_uint_ge(atomic_load(&source.outstanding_blocks), 28);
-    ck_assert_uint_le(atomic_load(&source.outstanding_blocks), 31);
+    ck_assert_uint_ge(count_of(&source.outstanding_blocks), 28);
+    ck_assert_uint_le(count_of(&source.outstanding_blocks), 31);
     must_destroy(larder);
     assert_all_returned(&source);
 }
@@ -282,6 +307,7 @@ int main(void)
     tcase_add_loop_test(cap, the_cap_on_cached_bytes_holds_at_every_instant, 0,
                         CACHING_POLICY_COUNT);
     tcase_add_test(cap, the_backend_is_left_with_no_more_than_the_cap);
+    tcase_add_loop_test(cap, the_cap_evicts_no_more_than_it_needs_to, 0, CACHING_POLICY_COUNT);
     tcase_add_loop_test(cap, a_cap_of_nothing_caches_nothing, 0, CACHING_POLICY_COUNT);
     tcase_add_loop_test(cap, a_hundred_sizes_one_live_at_a_time_do_not_pile_up, 0,
                         CACHING_POLICY_COUNT);

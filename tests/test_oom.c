@@ -119,7 +119,7 @@ static uint64_t calls_without_faults(larder_policy_t policy)
     start_work(&work, &source, policy);
     run_steps(&work);
     end_work(&work);
-    return atomic_load(&source.calls);
+    return count_of(&source.calls);
 }
 
 START_TEST(one_failing_backend_call_is_absorbed_wherever_it_comes)
@@ -134,7 +134,7 @@ START_TEST(one_failing_backend_call_is_absorbed_wherever_it_comes)
         start_work(&work, &source, (larder_policy_t)_i);
         atomic_store(&source.fail_at, n);
         run_steps(&work);
-        ck_assert_uint_eq(atomic_load(&source.refused), 1);
+        ck_assert_uint_eq(count_of(&source.refused), 1);
         ck_assert_uint_ge(stats_of(work.larder).backend_failures, 1);
         end_work(&work);
     }
@@ -153,7 +153,7 @@ START_TEST(memory_that_runs_out_at_any_call_loses_nothing_and_recovers)
         atomic_store(&source.fail_from, n);
         work.may_fail = true;
         run_steps(&work);
-        ck_assert_uint_gt(atomic_load(&source.refused), 0);
+        ck_assert_uint_gt(count_of(&source.refused), 0);
         ck_assert_uint_eq(stats_of(work.larder).failures, work.failures);
         atomic_store(&source.fail_from, 0);
         work.may_fail = false;
@@ -175,10 +175,10 @@ START_TEST(a_miss_out_of_memory_is_served_by_flushing_the_cache)
     larder = make_instance(LARDER_POLICY_EXACT, &source.backend);
     for (unsigned i = 0; i < 10; i++)
         blocks[i] = larder_alloc(larder, 100 * KIB);
-    atomic_store(&source.budget_bytes, atomic_load(&source.outstanding_bytes));
+    atomic_store(&source.budget_bytes, count_of(&source.outstanding_bytes));
     for (unsigned i = 0; i < 10; i++)
         larder_free(larder, blocks[i]);
-    ck_assert_uint_eq(atomic_load(&source.frees), 0);
+    ck_assert_uint_eq(count_of(&source.frees), 0);
     large = larder_alloc(larder, 900 * KIB);
     ck_assert_ptr_nonnull(large);
     larder_free(larder, large);
@@ -198,8 +198,8 @@ START_TEST(other_instances_give_up_their_caches_too)
     needy = make_instance(LARDER_POLICY_EXACT, &source.backend);
     for (size_t size = 64; size <= MIB; size *= 2)
         larder_free(hoarder, larder_alloc(hoarder, size));
-    atomic_store(&source.budget_bytes, atomic_load(&source.outstanding_bytes));
-    block = larder_alloc(needy, atomic_load(&source.outstanding_bytes) / 2);
+    atomic_store(&source.budget_bytes, count_of(&source.outstanding_bytes));
+    block = larder_alloc(needy, count_of(&source.outstanding_bytes) / 2);
     ck_assert_ptr_nonnull(block);
     ck_assert_uint_eq(stats_of(hoarder).cached_bytes, 0);
     larder_free(needy, block);
@@ -228,7 +228,7 @@ START_TEST(an_absurd_size_asks_no_backend_and_trims_nothing)
     ck_assert_uint_eq(after.given_back_bytes, before.given_back_bytes);
     ck_assert_uint_eq(after.trims, before.trims);
     ck_assert_uint_eq(after.failures, before.failures + 3);
-    ck_assert_uint_eq(atomic_load(&source.refused), 0);
+    ck_assert_uint_eq(count_of(&source.refused), 0);
     must_destroy(larder);
     assert_all_returned(&source);
 }

@@ -57,7 +57,7 @@ START_TEST(threads_one_after_the_other_share_what_they_cache)
     larder = make_instance(policy_of(_i), &source.backend);
     for (unsigned i = 0; i < 200; i++)
         run_threads(1, allocate_only_one, larder);
-    ck_assert_uint_eq(atomic_load(&source.calls), 1);
+    ck_assert_uint_eq(count_of(&source.calls), 1);
     ck_assert_uint_eq(stats_of(larder).hits, 199);
     must_destroy(larder);
     assert_all_returned(&source);
