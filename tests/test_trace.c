@@ -14,12 +14,15 @@
 
 #include "trace.h"
 
-static char path[] = "/tmp/larder-test-trace-XXXXXX";
+static char path[64];
 static char why[512];
 
 static void make_file(void)
 {
-    strcpy(path + strlen(path) - 6, "XXXXXX");
+    /* In memory where possible: some file systems flush a file that is written over, and the tests
+     * do that thousands of times. */
+    const char *directory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(path, sizeof path, "%s/larder-test-trace-XXXXXX", directory);
     int fd = mkstemp(path);
     ck_assert_int_ge(fd, 0);
     close(fd);
@@ -246,18 +249,22 @@ static void assert_lifetimes(const struct trace *trace)
     enum { UNBORN, LIVE, FREED };
     unsigned char *state = calloc(trace->block_count + 1, 1);
     ck_assert_ptr_nonnull(state);
-    for (size_t i = 0; i < trace->op_count; i++) {
+    bool holds = true;
+    /* One assertion for all: Check notes each of them in a file. */
+    for (size_t i = 0; i < trace->op_count && holds; i++) {
         const struct trace_op *op = &trace->ops[i];
-        ck_assert_uint_lt(op->thread, trace->thread_count);
-        if (op->kind == TRACE_THREAD_DONE) {
-            continue;
-        }
-        ck_assert_uint_lt(op->block, trace->block_count);
         bool begins = op->kind == TRACE_ALLOCATE || op->kind == TRACE_CALLOC;
-        ck_assert_int_eq(state[op->block], begins ? UNBORN : LIVE);
-        state[op->block] = op->kind == TRACE_FREE ? FREED : LIVE;
+        holds = op->thread < trace->thread_count;
+        if (op->kind != TRACE_THREAD_DONE && holds) {
+            holds = op->block < trace->block_count &&
+                    state[op->block] == (begins ? UNBORN : LIVE);
+        }
+        if (op->kind != TRACE_THREAD_DONE && holds) {
+            state[op->block] = op->kind == TRACE_FREE ? FREED : LIVE;
+        }
     }
     free(state);
+    ck_assert_msg(holds, "a block's operations are not in order");
 }
 
 static uint32_t next_random(uint32_t *state)
@@ -470,9 +477,11 @@ START_TEST(lines_across_the_read_buffer_stay_whole)
     ck_assert_int_eq(fclose(file), 0);
     ck_assert_int_eq(trace_load(path, NULL, &trace, why, sizeof why), 0);
     ck_assert_uint_eq(trace.op_count, 50000);
-    for (unsigned i = 0; i < 50000; i++) {
-        ck_assert_uint_eq(trace.ops[i].size, i + 1);
+    unsigned right = 0;
+    while (right < 50000 && trace.ops[right].size == right + 1) {
+        right++;
     }
+    ck_assert_uint_eq(right, 50000);
     trace_unload(&trace);
 }
 END_TEST

@@ -46,15 +46,15 @@ static int fail_format(const struct loading *loading, const char *line)
 static int read_line(struct loading *loading, char *line, size_t length)
 {
     char reason[256];
-    if (memchr(line, '\0', length) != NULL) {
-        return fail_at_line(loading, -EINVAL, "the line holds a NUL byte");
-    }
     if (loading->format == NULL) {
         loading->format = trace_format_of(line);
         if (loading->format == NULL) {
             return fail_format(loading, line);
         }
         loading->builder.trace->format = loading->format->name;
+    }
+    if (memchr(line, '\0', length) != NULL) {
+        return fail_at_line(loading, -EINVAL, "the line holds a NUL byte");
     }
     int result = loading->format->read_line(&loading->builder, line, reason, sizeof reason);
     switch (result) {
