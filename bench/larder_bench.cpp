@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * larder-bench: larder and its peers under google-benchmark, in one process and through one shape of
+ * call (allocators/allocator.h). README.md says what the families measure and how to read them.
+ */
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "allocator.h"
+#include "context.h"
+#include "families.h"
+#include "session.h"
+
+namespace
+{
+
+constexpr int exit_fine = 0;
+constexpr int exit_failed = 1;
+constexpr int exit_usage = 2;
+
+/* Short enough that all of it takes a few minutes; a flag of the user's, which comes later, wins. */
+char default_min_time[] = DEFAULT_MIN_TIME_FLAG;
+
+struct arguments {
+    std::vector<char *> for_library; /* ended by nullptr */
+    std::string traces;
+    bool traces_chosen; /* by the user, who will want to know where they are not there */
+};
+
+void print_help()
+{
+    std::printf(
+        "usage: larder-bench [--traces DIR] [--benchmark_...]\n"
+        "\n"
+        "Times larder and other allocators: pairs of allocate and free (pair), batches of 16\n"
+        "(batch_lifo, batch_fifo), pairs on several threads (pair_threads), and recorded traces\n"
+        "(replay, replay_touched). A benchmark is called FAMILY/BACKEND/CASE; backends are:\n");
+    for (const char *const *name = allocator_names(); *name != nullptr; name++) {
+        std::printf("  %-18s %s\n", *name, allocator_summary(*name));
+    }
+    std::printf(
+        "One that this machine lacks is left out, with a line on stderr. To measure an allocator\n"
+        "that replaces malloc, preload it and look at system.\n"
+        "\n"
+        "  --traces DIR  the traces to replay, *.txt, also .gz and .zst; default:\n"
+        "                LARDER_BENCH_TRACES in the environment, else those in larder's sources\n"
+        "  --help        this text\n"
+        "\n"
+        "Examples:\n"
+        "  larder-bench --benchmark_filter='^pair/.*/4KiB$'\n"
+        "  larder-bench --benchmark_filter='^replay/' --benchmark_format=json\n"
+        "\n"
+        "Exit code: 0 fine, 1 a benchmark failed or the traces are not there, 2 wrong usage or no\n"
+        "benchmark of that name. google-benchmark's own flags (the default here is\n"
+        "%s):\n",
+        DEFAULT_MIN_TIME_FLAG);
+    benchmark::PrintDefaultHelp();
+}
+
+int usage_error(const char *text)
+{
+    std::fprintf(stderr, "larder-bench: %s (--help shows the options)\n", text);
+    return exit_usage;
+}
+
+/* Takes what is ours out of the arguments. Returns an exit code, or -1 to go on. */
+int read_arguments(int argc, char **argv, arguments &out)
+{
+    const char *from_environment = std::getenv("LARDER_BENCH_TRACES");
+    out.traces_chosen = from_environment != nullptr && *from_environment != '\0';
+    out.traces = out.traces_chosen ? from_environment : DEFAULT_TRACES_DIR;
+    out.for_library = {argv[0]};
+    if (std::getenv("BENCHMARK_MIN_TIME") == nullptr) {
+        out.for_library.push_back(default_min_time);
+    }
+    for (int i = 1; i < argc; i++) {
+        if (std::strcmp(argv[i], "--help") == 0) {
+            print_help();
+            return exit_fine;
+        }
+        if (std::strcmp(argv[i], "--traces") == 0) {
+            if (i + 1 == argc) {
+                return usage_error("--traces takes a directory");
+            }
+            out.traces = argv[++i];
+            out.traces_chosen = true;
+        } else if (std::strncmp(argv[i], "--traces=", std::strlen("--traces=")) == 0) {
+            out.traces = argv[i] + std::strlen("--traces=");
+            out.traces_chosen = true;
+        } else {
+            out.for_library.push_back(argv[i]);
+        }
+    }
+    out.for_library.push_back(nullptr);
+    return -1;
+}
+
+bool is_trace(const std::string &path)
+{
+    for (const char *ending : {".txt", ".txt.gz", ".txt.zst"}) {
+        std::size_t length = std::strlen(ending);
+        if (path.size() > length && path.compare(path.size() - length, length, ending) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+std::vector<std::string> find_traces(const std::string &directory)
+{
+    std::vector<std::string> found;
+    std::error_code error;
+    for (std::filesystem::directory_iterator at(directory, error), end; !error && at != end;
+         at.increment(error)) {
+        if (is_trace(at->path().string())) {
+            found.push_back(at->path().string());
+        }
+    }
+    std::sort(found.begin(), found.end());
+    return found;
+}
+
+/* The backends that can be opened here, in the order of the tables. */
+std::vector<const char *> find_backends()
+{
+    std::vector<const char *> found;
+    for (const char *const *name = allocator_names(); *name != nullptr; name++) {
+        allocator opened;
+        char why[512];
+        if (allocator_open(*name, &opened, why, sizeof why) != 0) {
+            std::fprintf(stderr, "larder-bench: %s left out: %s\n", *name, why);
+            continue;
+        }
+        add_backend_context(opened);
+        allocator_close(&opened);
+        found.push_back(*name);
+    }
+    return found;
+}
+
+} // namespace
+
+int main(int argc, char **argv)
+{
+    arguments args;
+    int result = read_arguments(argc, argv, args);
+    if (result >= 0) {
+        return result;
+    }
+    int count = static_cast<int>(args.for_library.size()) - 1;
+    benchmark::Initialize(&count, args.for_library.data());
+    if (benchmark::ReportUnrecognizedArguments(count, args.for_library.data())) {
+        return usage_error("what it names is no option");
+    }
+    std::vector<std::string> traces = find_traces(args.traces);
+    if (traces.empty()) {
+        std::fprintf(stderr,
+                     "larder-bench: %s: no traces (*.txt) there: name their directory with "
+                     "--traces\n",
+                     args.traces.c_str());
+        if (args.traces_chosen) {
+            return exit_failed;
+        }
+    }
+    add_machine_context();
+    std::vector<const char *> backends = find_backends();
+    register_pairs(backends);
+    register_replays(backends, traces);
+    /* It says itself on stderr that nothing matched. */
+    if (benchmark::RunSpecifiedBenchmarks() == 0) {
+        return exit_usage;
+    }
+    benchmark::Shutdown();
+    return session_any_failed() ? exit_failed : exit_fine;
+}
