@@ -6,6 +6,7 @@
  */
 #include "support.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -105,6 +106,7 @@ static void child_main(void (*body)(void *context), void *context, int output)
 
     setrlimit(RLIMIT_CORE, &no_core);
     dup2(output, STDERR_FILENO);
+    signal(SIGALRM, SIG_DFL); /* Check's handler would end the parent, too */
     alarm(CHILD_SECONDS);
     atomic_store(&in_forked_child, true);
     body(context);

@@ -25,14 +25,15 @@ START_TEST(a_recorded_block_is_forgotten_and_may_be_freed_by_its_backend)
 END_TEST
 
 /* A backend with one place, so that the same address comes back whatever the heap would do. */
-static _Alignas(4096) unsigned char only_place[64 * 1024];
+#define PLACE_SIZE (64 * KIB)
+static void *only_place; /* from the heap: an array would be known not to come from an allocator */
 static unsigned place_taken, place_freed;
 static size_t place_freed_size;
 
 static void *take_place(void *context, size_t size, size_t alignment)
 {
     (void)context;
-    if (place_taken != place_freed || size > sizeof only_place || alignment > 4096)
+    if (place_taken != place_freed || size > PLACE_SIZE || alignment > 4096)
         return NULL;
     place_taken++;
     return only_place;
@@ -46,6 +47,13 @@ static void free_place(void *context, void *ptr, size_t size)
     place_freed_size = size;
 }
 
+static void prepare_place(void)
+{
+    place_taken = place_freed = 0;
+    only_place = aligned_alloc(4096, PLACE_SIZE);
+    ck_assert_ptr_nonnull(only_place);
+}
+
 static const larder_backend_t one_place = {.struct_size = sizeof one_place,
                                            .name = "one place",
                                            .allocate = take_place,
@@ -57,7 +65,7 @@ START_TEST(an_address_that_left_and_came_back_has_its_new_size)
     larder_t *larder = make_instance(LARDER_POLICY_EXACT, &one_place);
     void *block, *again;
 
-    place_taken = place_freed = 0;
+    prepare_place();
     block = larder_alloc(larder, 1000);
     ck_assert_int_eq(larder_record_free(block), 0);
     free_place(NULL, block, 1000);
@@ -71,6 +79,7 @@ START_TEST(an_address_that_left_and_came_back_has_its_new_size)
     must_destroy(larder);
     ck_assert_uint_eq(place_taken, place_freed);
     ck_assert_uint_eq(place_freed_size, 3000);
+    free(only_place);
 }
 END_TEST
 
@@ -79,7 +88,7 @@ START_TEST(a_foreign_block_at_an_address_that_left_is_not_cached_under_the_old_s
     larder_t *larder = make_instance(LARDER_POLICY_EXACT, &one_place);
     void *block;
 
-    place_taken = place_freed = 0;
+    prepare_place();
     block = larder_alloc(larder, 1000);
     ck_assert_int_eq(larder_record_free(block), 0);
     free_place(NULL, block, 1000);
@@ -90,6 +99,7 @@ START_TEST(a_foreign_block_at_an_address_that_left_is_not_cached_under_the_old_s
     ck_assert_uint_eq(stats_of(larder).cached_bytes, 0);
     must_destroy(larder);
     ck_assert_uint_eq(place_freed, 2);
+    free(only_place);
 }
 END_TEST
 
