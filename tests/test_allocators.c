@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The allocators under comparison: each keeps its promises, and none takes the process's malloc over. */
+/*
+ * The allocators under comparison: each keeps its promises, and none takes the process's malloc
+ * over.
+ */
 #include <check.h>
 #include <dlfcn.h>
 #include <errno.h>
@@ -27,7 +30,10 @@ static bool open_number(int number, struct allocator *allocator)
     return true;
 }
 
-/* "none" hands the same memory out twice: there is nothing to check in it but that it can be written. */
+/*
+ * "none" hands the same memory out twice: there is nothing to check in it but that it can be
+ * written.
+ */
 static bool keeps_contents(const struct allocator *allocator)
 {
     return strcmp(allocator->name, "none") != 0;
@@ -232,7 +238,8 @@ int main(void)
     TCase *each = tcase_create("each");
     tcase_set_timeout(each, 60);
     tcase_add_loop_test(each, each_says_its_name_version_and_policy, 0, ALLOCATOR_COUNT);
-    tcase_add_loop_test(each, blocks_hold_their_contents_and_realloc_keeps_them, 0, ALLOCATOR_COUNT);
+    tcase_add_loop_test(each, blocks_hold_their_contents_and_realloc_keeps_them, 0,
+                        ALLOCATOR_COUNT);
     tcase_add_loop_test(each, aligned_blocks_are_aligned_up_to_a_page, 0, ALLOCATOR_COUNT);
     tcase_add_loop_test(each, none_of_them_takes_malloc_over, 0, ALLOCATOR_COUNT);
     suite_add_tcase(suite, each);

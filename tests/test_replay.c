@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The replay engine, against an allocator that writes down what it is asked: which calls a pass makes, that
- * passes repeat, what is touched, and what happens when memory runs out. No test looks at a time.
+ * The replay engine, against an allocator that writes down what it is asked: which calls a pass
+ * makes, that passes repeat, what is touched, and what happens when memory runs out. No test looks
+ * at a time.
  */
 #include <check.h>
 #include <errno.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "measure.h"
@@ -34,9 +36,9 @@ struct recorder {
     size_t sizes[NOTES_MAX];
     unsigned block_count;
     uint64_t calls;
-    uint64_t fail_at;             /* the allocating call of that number, from 1; 0: none */
-    size_t untouched_pages;       /* of blocks released, pages without a byte written */
-    size_t unwritten_bytes;       /* of blocks released */
+    uint64_t fail_at;       /* the allocating call of that number, from 1; 0: none */
+    size_t untouched_pages; /* of blocks released, pages without a byte written */
+    size_t unwritten_bytes; /* of blocks released */
 };
 
 static struct recorder recorder;
@@ -221,9 +223,8 @@ END_TEST
 START_TEST(a_pass_makes_the_recorded_calls_in_order)
 {
     static const struct note expected[EXAMPLE_OPS] = {
-        {'a', 100, 0, 0}, {'l', 9000, 256, 1}, {'r', 5000, 0, 0},
-        {'a', 70, 0, 2},  {'f', 0, 0, 1},      {'a', 20000, 0, 3},
-        {'f', 0, 0, 2},   {'f', 0, 0, 0},      {'f', 0, 0, 3},
+        {'a', 100, 0, 0},   {'l', 9000, 256, 1}, {'r', 5000, 0, 0}, {'a', 70, 0, 2}, {'f', 0, 0, 1},
+        {'a', 20000, 0, 3}, {'f', 0, 0, 2},      {'f', 0, 0, 0},    {'f', 0, 0, 3},
     };
     struct program program = build(example);
     struct replay_result result = must_run(&program, REPLAY_TOUCH_NONE, 1);
@@ -277,7 +278,8 @@ END_TEST
 START_TEST(touching_pages_stays_inside_of_the_block)
 {
     char text[64];
-    for (size_t size = 0; size < 9000; size += size < 20 || size % 4096 > 4080 || size % 4096 < 10 ? 1 : 97) {
+    for (size_t size = 0; size < 9000;
+         size += size < 20 || size % 4096 > 4080 || size % 4096 < 10 ? 1 : 97) {
         snprintf(text, sizeof text, "1: malloc 0x10 %zu\n", size);
         struct program program = build(text);
         reset();
@@ -342,11 +344,11 @@ END_TEST
 START_TEST(peak_rss_counts_from_the_reset_or_is_unknown)
 {
     const size_t size = (size_t)64 << 20;
-    char *block = malloc(size);
-    ck_assert_ptr_nonnull(block);
-    memset(block, 1, size);
+    void *pages =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    ck_assert_ptr_ne(pages, MAP_FAILED);
     uint64_t before = measure_peak_rss();
-    free(block);
+    munmap(pages, size);
     if (measure_reset_peak_rss() == 0) {
         ck_assert_uint_lt(measure_peak_rss(), before - size / 2);
     }

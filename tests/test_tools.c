@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The parts of the command-line tool that decide: numbers, JSON lines, and which allocator is recommended. */
+/*
+ * The parts of the command-line tool that decide: numbers, JSON lines, and which allocator is
+ * recommended.
+ */
 #include <check.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,8 +17,18 @@
 
 START_TEST(sizes_take_suffixes_and_nothing_else)
 {
-    static const char *const bad[] = {"", "k", "-1", "+1", " 1", "1 ", "1kk", "1t", "0x10", "1.5k",
-                                      "18446744073709551616", "18014398509481984k"};
+    static const char *const bad[] = {"",
+                                      "k",
+                                      "-1",
+                                      "+1",
+                                      " 1",
+                                      "1 ",
+                                      "1kk",
+                                      "1t",
+                                      "0x10",
+                                      "1.5k",
+                                      "18446744073709551616",
+                                      "18014398509481984k"};
     uint64_t size = 0;
     ck_assert(tool_read_size("0", &size) && size == 0);
     ck_assert(tool_read_size("1024", &size) && size == 1024);
@@ -74,8 +87,8 @@ static struct pick pick;
 static void reset(void)
 {
     static const char *const paths[] = {"one", "two"};
-    options = (struct pick_options){
-        .traces = paths, .trace_count = 1, .touch = "page", .repetitions = 3};
+    options =
+        (struct pick_options){.traces = paths, .trace_count = 1, .touch = "page", .repetitions = 3};
     memset(&pick, 0, sizeof pick);
     memset(traces, 0, sizeof traces);
     pick.options = &options;

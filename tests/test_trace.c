@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading traces: what each line becomes, what is dropped and counted, what a repair does, and what is said of
- * files that are no traces. Traces are written to a temporary file, as trace_load() reads files.
+ * Reading traces: what each line becomes, what is dropped and counted, what a repair does, and
+ * what is said of files that are no traces. Traces are written to a temporary file, as
+ * trace_load() reads files.
  */
 #include <check.h>
 #include <errno.h>
@@ -256,8 +257,7 @@ static void assert_lifetimes(const struct trace *trace)
         bool begins = op->kind == TRACE_ALLOCATE || op->kind == TRACE_CALLOC;
         holds = op->thread < trace->thread_count;
         if (op->kind != TRACE_THREAD_DONE && holds) {
-            holds = op->block < trace->block_count &&
-                    state[op->block] == (begins ? UNBORN : LIVE);
+            holds = op->block < trace->block_count && state[op->block] == (begins ? UNBORN : LIVE);
         }
         if (op->kind != TRACE_THREAD_DONE && holds) {
             state[op->block] = op->kind == TRACE_FREE ? FREED : LIVE;
@@ -304,8 +304,8 @@ START_TEST(lifetimes_hold_for_any_order_of_lines_repaired_or_not)
             struct trace_options options = {.repair = repair};
             struct trace trace;
             write_nonsense(seed, 300);
-            ck_assert_msg(trace_load(path, &options, &trace, why, sizeof why) == 0, "seed %" PRIu32
-                          ": %s", seed, why);
+            ck_assert_msg(trace_load(path, &options, &trace, why, sizeof why) == 0,
+                          "seed %" PRIu32 ": %s", seed, why);
             assert_lifetimes(&trace);
             ck_assert_uint_le(trace.notes.repaired, trace.notes.early_reuses);
             ck_assert_int_eq(trace_filter_min_size(&trace, 1500), 0);
@@ -365,7 +365,9 @@ static const struct {
     {"\n\n", ": no allocation in the trace"},
     {"1: free 0x10\n", ": no allocation in the trace"},
     {"hello\n", ":1: not a trace: it begins with 'hello'"},
-    {"\x7f" "ELF\n", ":1: not a trace: it begins with '?ELF'"},
+    {"\x7f"
+     "ELF\n",
+     ":1: not a trace: it begins with '?ELF'"},
     {"1: malloc 0x10 5\nx\n", ":2: expected a thread id and ':', found 'x'"},
     {"1: malloc 0x10 5\n4294967296: free 0x10\n", ":2: expected a thread id"},
     {"1: mallok 0x10 5\n", ":1: expected malloc, calloc,"},
@@ -431,7 +433,7 @@ static const char sample[] = "7: malloc 0x10 100 1 2\n8: calloc 0x20 3 50 3 4\n"
                              "7: memalign 0x30 64 200 5 6\n8: realloc 0x40 0x10 120 7 8 9\n"
                              "7: free 0x20 10 11\n8: thread_done 0x0 12\n";
 
-/* Loads whatever was written; it is a trace that holds together or a message that names the file. */
+/* Loads whatever was written: a trace that holds together, or a message that names the file. */
 static void assert_read_or_refused(void)
 {
     struct trace trace;

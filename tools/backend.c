@@ -47,21 +47,20 @@ static const char *without_product(const char *version, const char *name)
 {
     size_t length = strlen(name);
     return strncmp(version, name, length) == 0 && version[length] == ' ' ? version + length + 1
-                                                                          : version;
+                                                                         : version;
 }
 
 int backend_open(const char *name, bool preloaded, struct allocator *out, char *why,
                  size_t why_size)
 {
-    char file[4096];
     if (!preloaded) {
         return allocator_open(name, out, why, why_size);
     }
     unsetenv("LD_PRELOAD");
-    if (!peer_malloc_file(file, sizeof file) || peer_is_libc(file)) {
+    if (!peer_malloc_is_preloaded()) {
         snprintf(why, why_size,
-                 "malloc is still the C library's although a library was preloaded: name one that "
-                 "defines malloc for this machine");
+                 "malloc is still this program's own although a library was preloaded: name one "
+                 "that defines malloc for this machine");
         return -ENODEV;
     }
     int result = allocator_open("system", out, why, why_size);

@@ -2,8 +2,9 @@
 /*
  * Children and interrupts: see child.h.
  *
- * Output goes to unnamed temporary files, not pipes: nothing can fill up and nobody has to poll. The
- * caught signals are blocked while the child is started, so that the handler never misses its id.
+ * Output goes to unnamed temporary files, not pipes: nothing can fill up and nobody has to poll.
+ * The caught signals are blocked while the child is started, so that the handler never misses its
+ * id.
  */
 #include "child.h"
 
@@ -82,8 +83,8 @@ static void read_back(FILE *file, char *text)
 }
 
 /*
- * Waits for the end of the child without reaping it, then takes it from the handler's hands before its id can
- * become somebody else's.
+ * Waits for the end of the child without reaping it, then takes it from the handler's hands before
+ * its id can become somebody else's.
  */
 static int wait_for(pid_t child, const sigset_t *caught, struct child_result *out)
 {

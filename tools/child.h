@@ -2,8 +2,9 @@
 /*
  * Running this program as a child and keeping what it prints.
  *
- * An interrupt (SIGINT, SIGTERM, SIGHUP) ends the child, by its id, and sets a flag; the caller then cleans up and calls
- * child_die_of_interrupt(). A child never outlives its parent, even one that was killed.
+ * An interrupt (SIGINT, SIGTERM, SIGHUP) ends the child, by its id, and sets a flag; the caller
+ * then cleans up and calls child_die_of_interrupt(). A child never outlives its parent, even one
+ * that was killed.
  */
 #ifndef LARDER_TOOLS_CHILD_H
 #define LARDER_TOOLS_CHILD_H
@@ -23,8 +24,8 @@ struct child_result {
 void child_catch_interrupts(void);
 
 /*
- * Runs this program with the arguments (ended by NULL, argv[0] included) until it ends. Returns 0, or a negative
- * errno where it could not be started; -EINTR after an interrupt.
+ * Runs this program with the arguments (ended by NULL, argv[0] included) until it ends. Returns 0,
+ * or a negative errno where it could not be started; -EINTR after an interrupt.
  */
 int child_run(const char *const *argv, struct child_result *out);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON lines: see json.h. Strings are written byte by byte, those of ASCII's control characters escaped;
- * bytes from 0x80 on pass through, as file names are mostly UTF-8.
+ * JSON lines: see json.h. Strings are written byte by byte, those of ASCII's control characters
+ * escaped; bytes from 0x80 on pass through, as file names are mostly UTF-8.
  */
 #include "json.h"
 
@@ -72,7 +72,10 @@ void json_end(struct json_line *line)
     fputs("}\n", line->out);
 }
 
-/* The text of a member's value, or NULL. `"key": ` cannot occur in a string: its quotes are escaped. */
+/*
+ * The text of a member's value, or NULL. `"key": ` cannot occur in a string: its quotes are
+ * escaped.
+ */
 static const char *find_value(const char *text, const char *key)
 {
     char quoted[64];

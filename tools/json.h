@@ -23,8 +23,8 @@ void json_count(struct json_line *line, const char *key, uint64_t value);
 void json_end(struct json_line *line);
 
 /*
- * Members of a flat object without nested ones, as json_end() left it. Each returns false where there is
- * no member of that name and kind; for counts null is read as UINT64_MAX.
+ * Members of a flat object without nested ones, as json_end() left it. Each returns false where
+ * there is no member of that name and kind; for counts null is read as UINT64_MAX.
  */
 bool json_get_number(const char *text, const char *key, double *out);
 bool json_get_count(const char *text, const char *key, uint64_t *out);

@@ -2,9 +2,9 @@
 /*
  * `larder pick`: every allocator here on the given traces, each replay in a process of its own.
  *
- * The repetitions are interleaved: all allocators once, then all again, so that a machine that slows down for
- * a while hits everybody's first repetition and not one allocator's three; medians drop it.
- * Replays run one after the other, never at once.
+ * The repetitions are interleaved: all allocators once, then all again, so that a machine that
+ * slows down for a while hits everybody's first repetition and not one allocator's three; medians
+ * drop it. Replays run one after the other, never at once.
  */
 #include "pick.h"
 
@@ -28,34 +28,44 @@
 
 static void print_help(void)
 {
-    puts("usage: larder pick TRACE... [OPTION...]\n"
-         "\n"
-         "Replays traces through every allocator that this machine has and says which one to use,\n"
-         "be it larder or another. Each replay has a process of its own; they run one after\n"
-         "the other, so leave the machine alone meanwhile.\n"
-         "\n"
-         "  --backends LIST    allocators, separated by commas (see `larder replay --help`);\n"
-         "                     default: " ALL_BACKENDS "\n"
-         "  --min-size SIZE    leave out blocks smaller than SIZE bytes; takes k, m, g (default\n"
-         "                     1024: tensors, not the engine's small objects; 0 for everything)\n"
-         "  --touch HOW        none, page (default) or full: what is written to each block\n"
-         "  --gap-ms N         sleep so long between passes, as an engine waits for input\n"
-         "                     (default 0)\n"
-         "  --passes N         passes of each replay (default: about a second's worth)\n"
-         "  --repetitions N    replays of each allocator and trace; medians count (default 3)\n"
-         "  --repair           see `larder replay --help`\n"
-         "  --json FILE        also write the figures to FILE, one line of JSON for each trace and\n"
-         "                     allocator; - prints them instead of the tables\n"
-         "  --help             this text\n"
-         "\n"
-         "How it chooses: by time x square root of peak RSS, each compared to the best of the trace;\n"
-         "twice the time weighs as much as four times the memory. Within 5 % the one with\n"
-         "fewer page faults. With --touch none by time alone. c10-design, larder-passthrough\n"
-         "and none are there to compare with and never recommended.");
+    puts(
+        "usage: larder pick TRACE... [OPTION...]\n"
+        "\n"
+        "Replays traces through every allocator that this machine has and says which one to use,\n"
+        "be it larder or another. Each replay has a process of its own; they run one after\n"
+        "the other, so leave the machine alone meanwhile.\n"
+        "\n"
+        "  --backends LIST    allocators, separated by commas (see `larder replay --help`);\n"
+        "                     default: larder,larder-exact,larder-mimalloc,system,mimalloc,\n"
+        "                     jemalloc,tcmalloc,scudo,c10-design,none\n"
+        "  --min-size SIZE    leave out blocks smaller than SIZE bytes; takes k, m, g (default\n"
+        "                     1024: tensors, not the engine's small objects; 0 for everything)\n"
+        "  --touch HOW        none, page (default) or full: what is written to each block\n"
+        "  --gap-ms N         sleep so long between passes, as an engine waits for input\n"
+        "                     (default 0)\n"
+        "  --passes N         passes of each replay (default: about a second's worth)\n"
+        "  --repetitions N    replays of each allocator and trace; medians count (default 3)\n"
+        "  --repair           see `larder replay --help`\n"
+        "  --json FILE        also write the figures to FILE, one line of JSON for each trace and\n"
+        "                     allocator; - prints them instead of the tables\n"
+        "  --help             this text\n"
+        "\n"
+        "How it chooses: by time x square root of peak RSS, each compared to the best of the\n"
+        "trace; twice the time weighs as much as four times the memory. Within 5 % the one with\n"
+        "fewer page faults. With --touch none by time alone. c10-design, larder-passthrough\n"
+        "and none are there to compare with and never recommended.");
 }
 
-enum { OPTION_BACKENDS = 256, OPTION_MIN_SIZE, OPTION_TOUCH, OPTION_GAP, OPTION_PASSES,
-       OPTION_REPETITIONS, OPTION_REPAIR, OPTION_JSON };
+enum {
+    OPTION_BACKENDS = 256,
+    OPTION_MIN_SIZE,
+    OPTION_TOUCH,
+    OPTION_GAP,
+    OPTION_PASSES,
+    OPTION_REPETITIONS,
+    OPTION_REPAIR,
+    OPTION_JSON
+};
 
 static int read_count(const char *name, const char *text, uint64_t min, uint64_t max, unsigned *out)
 {
@@ -282,8 +292,9 @@ static int run_replay(const struct pick *pick, struct pick_trace *trace, size_t 
     struct pick_row *row = &trace->rows[backend];
     struct child_result child;
     char min_size[32], gap[32], passes[32];
-    const char *argv[20] = {"larder",  "replay", "--backend", name,         "--json",
-                            "--touch", options->touch, "--min-size", min_size, "--gap-ms", gap};
+    const char *argv[20] = {"larder",  "replay",       "--backend",  name,     "--json",
+                            "--touch", options->touch, "--min-size", min_size, "--gap-ms",
+                            gap};
     size_t argc = 11;
     snprintf(min_size, sizeof min_size, "%" PRIu64, options->min_size);
     snprintf(gap, sizeof gap, "%u", options->gap_ms);
@@ -320,7 +331,8 @@ static void show_progress(const struct pick *pick, const struct pick_trace *trac
 {
     size_t of = pick->options->trace_count * pick->options->repetitions * pick->backend_count;
     size_t done = ((size_t)(trace - pick->traces) * pick->options->repetitions + repetition) *
-                      pick->backend_count + backend;
+                      pick->backend_count +
+                  backend;
     if (isatty(STDERR_FILENO)) {
         fprintf(stderr, "\r\033[K[%zu/%zu] %s: %s", done + 1, of, trace->path,
                 pick->backends[backend].name);

@@ -2,10 +2,11 @@
 /*
  * Which allocator to use.
  *
- * The score is time x sqrt(footprint), each as a ratio to the best of the trace: twice the time weighs as much as
- * four times the memory, since an engine's weights usually outweigh its tensors. Faults are in the time
- * already where memory is touched, so they only decide between allocators whose scores are within 5 %, about what
- * runs on a busy machine differ by. Over several traces scores are averaged geometrically.
+ * The score is time x sqrt(footprint), each as a ratio to the best of the trace: twice the time
+ * weighs as much as four times the memory, since an engine's weights usually outweigh its tensors.
+ * Faults are in the time already where memory is touched, so they only decide between allocators
+ * whose scores are within 5 %, about what runs on a busy machine differ by. Over several traces
+ * scores are averaged geometrically.
  *
  * Where nothing is touched, resident memory says nothing of an allocator, and time alone decides.
  */
@@ -117,7 +118,10 @@ static double footprint_ratio_of(const struct pick_row *row)
     return row->footprint_ratio;
 }
 
-/* Among those close to the best score the one with the fewest faults; the runner-up is the next best of them. */
+/*
+ * Among those close to the best score the one with the fewest faults; the runner-up is the next
+ * best of them.
+ */
 static void choose(const struct pick *pick, const struct pick_row *rows,
                    struct pick_verdict *verdict)
 {
@@ -133,8 +137,7 @@ static void choose(const struct pick *pick, const struct pick_row *rows,
     for (size_t b = 0; b < pick->backend_count && best != PICK_NOBODY; b++) {
         if (is_candidate(pick, rows, b) && b != verdict->choice &&
             rows[b].score <= rows[verdict->choice].score * PICK_CLOSE &&
-            (verdict->runner_up == PICK_NOBODY ||
-             rows[b].score < rows[verdict->runner_up].score)) {
+            (verdict->runner_up == PICK_NOBODY || rows[b].score < rows[verdict->runner_up].score)) {
             verdict->runner_up = b;
         }
     }
@@ -161,8 +164,8 @@ void pick_judge_trace(const struct pick *pick, struct pick_trace *trace)
         }
     }
     verdict->fastest = least(pick, trace->rows, median_ns);
-    verdict->smallest = footprints_known(pick, trace) ? least(pick, trace->rows, footprint_of)
-                                                      : PICK_NOBODY;
+    verdict->smallest =
+        footprints_known(pick, trace) ? least(pick, trace->rows, footprint_of) : PICK_NOBODY;
     verdict->calmest = least(pick, trace->rows, median_faults);
     for (size_t b = 0; b < pick->backend_count && verdict->fastest != PICK_NOBODY; b++) {
         struct pick_row *row = &trace->rows[b];

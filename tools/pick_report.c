@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What `larder pick` prints: a table and a sentence for each trace, a sentence over all, and JSON. */
+/* What `larder pick` prints: a table and a sentence a trace, a sentence over all, and JSON. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -30,10 +30,11 @@ static struct widths measure_widths(const struct pick *pick)
 static void print_facts(const struct pick *pick, const struct pick_trace *trace)
 {
     char live[32], largest[32], min_size[32];
-    printf("%s\n  %zu operations, %zu thread%s replayed on one, %s live at the peak, largest block %s",
-           trace->path, trace->ops, trace->threads, trace->threads == 1 ? "" : "s",
-           tool_format_bytes(trace->facts.peak_live_bytes, live, sizeof live),
-           tool_format_bytes(trace->facts.largest_bytes, largest, sizeof largest));
+    printf(
+        "%s\n  %zu operations, %zu thread%s replayed on one, %s live at the peak, largest block %s",
+        trace->path, trace->ops, trace->threads, trace->threads == 1 ? "" : "s",
+        tool_format_bytes(trace->facts.peak_live_bytes, live, sizeof live),
+        tool_format_bytes(trace->facts.largest_bytes, largest, sizeof largest));
     if (pick->options->min_size > 0) {
         printf("; blocks from %s on",
                tool_format_bytes(pick->options->min_size, min_size, sizeof min_size));
@@ -121,9 +122,9 @@ static void print_footprint_reason(const struct pick *pick, const struct pick_tr
     const struct pick_verdict *verdict = &trace->verdict;
     const struct pick_row *row = &trace->rows[verdict->choice];
     if (verdict->smallest == PICK_NOBODY) {
-        printf("; memory was not compared, since %s",
-               row->median.peak_rss_bytes == UINT64_MAX ? "its peak is unknown here"
-                                                        : "nothing was touched");
+        printf("; memory was not compared, since %s", row->median.peak_rss_bytes == UINT64_MAX
+                                                          ? "its peak is unknown here"
+                                                          : "nothing was touched");
         return;
     }
     double live = (double)trace->facts.peak_live_bytes;

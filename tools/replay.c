@@ -2,9 +2,9 @@
 /*
  * `larder replay`: one trace through one allocator, measured.
  *
- * An allocator that has to replace malloc gets a process of its own: this program starts itself again with
- * the library preloaded and an option that says so, checks there that malloc really comes from that library, and
- * measures "system" under the allocator's name.
+ * An allocator that has to replace malloc gets a process of its own: this program starts itself
+ * again with the library preloaded and an option that says so, checks there that malloc really
+ * comes from that library, and measures "system" under the allocator's name.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -56,35 +56,40 @@ static void print_help(void)
     printf("usage: larder replay TRACE --backend NAME [OPTION...]\n"
            "       larder replay --backend NAME --probe\n"
            "\n"
-           "Runs the operations of a trace again and again through one allocator, in recorded order on\n"
-           "one thread, and measures time, page faults and memory. TRACE is in Android's memory_replay\n"
+           "Runs the operations of a trace again and again through one allocator, in recorded "
+           "order on\n"
+           "one thread, and measures time, page faults and memory. TRACE is in Android's "
+           "memory_replay\n"
            "format, plain or compressed with gzip or zstd; - stands for standard input.\n"
            "\n"
            "  --backend NAME   the allocator:\n");
     backend_print_list(stdout);
-    printf("  --touch HOW      what is written to a block after it was allocated, in the timing:\n"
-           "                   none, page (one byte a page, so that page faults are in the figures;\n"
-           "                   default) or full (every byte)\n"
-           "  --passes N       how often the trace is run (default: as often as fits into %g s, and\n"
-           "                   %u to %u times)\n"
-           "  --gap-ms N       sleep so long before each pass but the first, outside of the timing\n"
-           "                   (default 0); shows who gives memory back while a program waits\n"
-           "  --min-size SIZE  leave out blocks smaller than SIZE bytes; takes k, m, g (default 0)\n"
-           "  --repair         where the trace hands an address out before it notes the free of the\n"
-           "                   block that had it, move that free to before the reuse\n"
-           "  --json           print one line of JSON instead of lines for people\n"
-           "  --probe          only say whether the allocator can be had here, and its version\n"
-           "  --help           this text\n"
-           "\n"
-           "How to read the figures:\n"
-           "  ns per operation  median, least and most over the last two thirds of the passes. What the\n"
-           "                    harness itself costs is in it: --backend none shows how much.\n"
-           "  faults            minor page faults a pass, median over the same passes\n"
-           "  peak RSS          highest resident size in all passes, over that before the first\n"
-           "  peak live         highest sum of sizes asked for and not freed, from the trace\n"
-           "Blocks that the trace never frees are freed at the end of each pass, inside of the timing;\n"
-           "frees of blocks from before the recording are left out; calloc is replayed as malloc.\n",
-           (double)REPLAY_BUDGET_NS / 1e9, REPLAY_PASSES_MIN, REPLAY_PASSES_MAX);
+    printf(
+        "  --touch HOW      what is written to a block after it was allocated, in the timing:\n"
+        "                   none, page (one byte a page, so that page faults are in the figures;\n"
+        "                   default) or full (every byte)\n"
+        "  --passes N       how often the trace is run (default: as often as fits into %g s, and\n"
+        "                   %u to %u times)\n"
+        "  --gap-ms N       sleep so long before each pass but the first, outside of the timing\n"
+        "                   (default 0); shows who gives memory back while a program waits\n"
+        "  --min-size SIZE  leave out blocks smaller than SIZE bytes; takes k, m, g (default 0)\n"
+        "  --repair         where the trace hands an address out before it notes the free of the\n"
+        "                   block that had it, move that free to before the reuse\n"
+        "  --json           print one line of JSON instead of lines for people\n"
+        "  --probe          only say whether the allocator can be had here, and its version\n"
+        "  --help           this text\n"
+        "\n"
+        "How to read the figures:\n"
+        "  ns per operation  median, least and most over the last two thirds of the passes. What "
+        "the\n"
+        "                    harness itself costs is in it: --backend none shows how much.\n"
+        "  faults            minor page faults a pass, median over the same passes\n"
+        "  peak RSS          highest resident size in all passes, over that before the first\n"
+        "  peak live         highest sum of sizes asked for and not freed, from the trace\n"
+        "Blocks that the trace never frees are freed at the end of each pass, inside of the "
+        "timing;\n"
+        "frees of blocks from before the recording are left out; calloc is replayed as malloc.\n",
+        (double)REPLAY_BUDGET_NS / 1e9, REPLAY_PASSES_MIN, REPLAY_PASSES_MAX);
 }
 
 static int read_touch(struct options *options, const char *word)
@@ -115,8 +120,17 @@ static int read_count(const char *name, const char *text, uint64_t min, uint64_t
     return TOOL_FINE;
 }
 
-enum { OPTION_BACKEND = 256, OPTION_PASSES, OPTION_TOUCH, OPTION_GAP, OPTION_MIN_SIZE,
-       OPTION_REPAIR, OPTION_JSON, OPTION_PROBE, OPTION_PRELOADED };
+enum {
+    OPTION_BACKEND = 256,
+    OPTION_PASSES,
+    OPTION_TOUCH,
+    OPTION_GAP,
+    OPTION_MIN_SIZE,
+    OPTION_REPAIR,
+    OPTION_JSON,
+    OPTION_PROBE,
+    OPTION_PRELOADED
+};
 
 static int read_option(struct options *options, int option)
 {
@@ -189,9 +203,9 @@ static int read_options(int argc, char **argv, struct options *options)
         return tool_usage_error(SUB, "unknown backend '%s'", options->backend);
     }
     if (argc - optind != (options->probe ? 0 : 1)) {
-        return tool_usage_error(SUB, options->probe      ? "--probe takes no trace"
-                                     : argc == optind    ? "no trace named"
-                                                         : "more than one trace named");
+        return tool_usage_error(SUB, options->probe   ? "--probe takes no trace"
+                                     : argc == optind ? "no trace named"
+                                                      : "more than one trace named");
     }
     options->trace = argv[optind];
     return -1;
@@ -233,8 +247,7 @@ static int load(struct outcome *outcome, struct program *program)
     }
     int result = options->min_size > 0 ? trace_filter_min_size(&trace, options->min_size) : 0;
     if (result == 0 && trace.block_count == 0) {
-        tool_error(SUB,
-                   "%s: no block has %" PRIu64 " bytes or more: choose a smaller --min-size",
+        tool_error(SUB, "%s: no block has %" PRIu64 " bytes or more: choose a smaller --min-size",
                    options->trace, options->min_size);
         trace_unload(&trace);
         return TOOL_FAILED;
@@ -371,7 +384,8 @@ static int run(const struct options *options)
         .report = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
     };
     char why[512];
-    if (backend_open(options->backend, options->preloaded, &outcome.allocator, why, sizeof why) != 0) {
+    if (backend_open(options->backend, options->preloaded, &outcome.allocator, why, sizeof why) !=
+        0) {
         tool_error(SUB, "%s: %s", options->backend, why);
         return TOOL_FAILED;
     }

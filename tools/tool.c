@@ -45,8 +45,8 @@ int tool_bad_option(const char *subcommand, int returned, int option, char **arg
     if (option != 0 && strncmp(given, "--", 2) != 0) {
         return tool_usage_error(subcommand, "unknown option -%c", option);
     }
-    return tool_usage_error(subcommand, "unknown or ambiguous option %s, or a value it does not take",
-                            given);
+    return tool_usage_error(subcommand,
+                            "unknown or ambiguous option %s, or a value it does not take", given);
 }
 
 bool tool_read_number(const char *text, uint64_t min, uint64_t max, uint64_t *out)

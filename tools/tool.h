@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the subcommands of `larder` share: how they are called, how they fail, how they read numbers.
+ * What the subcommands of `larder` share: how they are called, how they fail, how they read
+ * numbers.
  *
- * A subcommand is a file with one entry point and a row in larder.c's table. Messages are one line on
- * stderr that begin with the program and subcommand and say what to do. Results go to stdout.
+ * A subcommand is a file with one entry point and a row in larder.c's table. Messages are one line
+ * on stderr that begin with the program and subcommand and say what to do. Results go to stdout.
  */
 #ifndef LARDER_TOOLS_TOOL_H
 #define LARDER_TOOLS_TOOL_H

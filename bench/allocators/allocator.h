@@ -2,8 +2,9 @@
 /*
  * One allocator under comparison, as the replay tool and larder-bench see it.
  *
- * Every allocator is called through the same shape of wrapper (an indirect call, then the allocator's
- * own entry point), so that the harness costs the same for all of them; "none" shows that cost.
+ * Every allocator is called through the same shape of wrapper (an indirect call, then the
+ * allocator's own entry point), so that the harness costs the same for all of them; "none" shows
+ * that cost.
  */
 #ifndef LARDER_BENCH_ALLOCATOR_H
 #define LARDER_BENCH_ALLOCATOR_H
@@ -40,12 +41,14 @@ struct allocator {
 };
 
 /*
- * Opens an allocator that can live in this process. Returns 0, or a negative errno with a sentence in
- * `why` (why_size bytes) that says what is missing and how to get it: -ENOENT for an unknown name, -ENODEV for
- * a known one that this machine lacks. "preload:PATH" and peers that must replace malloc are not opened here
- * (peer.h): the tools start a process of their own for them and open "system" in it.
+ * Opens an allocator that can live in this process. Returns 0, or a negative errno with a sentence
+ * in `why` (why_size bytes) that says what is missing and how to get it: -ENOENT for an unknown
+ * name, -ENODEV for a known one that this machine lacks. "preload:PATH" and peers that must
+ * replace malloc are not opened here (peer.h): the tools start a process of their own for them and
+ * open "system" in it.
  *
- * `name` must outlive `out`. At most one allocator is open at a time for the strings in it to be its own.
+ * `name` must outlive `out`. At most one allocator is open at a time for the strings in it to be
+ * its own.
  */
 int allocator_open(const char *name, struct allocator *out, char *why, size_t why_size);
 

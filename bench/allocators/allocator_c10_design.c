@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * "c10-design": what PyTorch's c10::CPUCachingAllocator does, written anew from its description, as the
- * baseline that larder sets out to improve on. Not its code.
+ * "c10-design": what PyTorch's c10::CPUCachingAllocator does, written anew from its description,
+ * as the baseline that larder sets out to improve on. Not its code.
  *
- * One mutex for everything. An allocation map says how large each block is that went through here; an
- * available map holds, for each exact size, a stack of free blocks. Allocate: pop the stack of that size, or
- * take 64-byte aligned memory from malloc, while the mutex is held. Free: look the size up, push. On failure everything
- * cached is freed, and the request is tried once more. Nothing else ever gives memory back.
+ * One mutex for everything. An allocation map says how large each block is that went through here;
+ * an available map holds, for each exact size, a stack of free blocks. Allocate: pop the stack of
+ * that size, or take 64-byte aligned memory from malloc, while the mutex is held. Free: look the
+ * size up, push. On failure everything cached is freed, and the request is tried once more.
+ * Nothing else ever gives memory back.
  *
- * Where the original has no such call: an aligned request beyond 64 bytes goes straight to malloc and
- * back; reallocate is allocate, copy, free.
+ * Where the original has no such call: an aligned request beyond 64 bytes goes straight to malloc
+ * and back; reallocate is allocate, copy, free.
  */
 #include "allocators.h"
 

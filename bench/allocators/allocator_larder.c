@@ -56,7 +56,8 @@ static int open_with(struct allocator *out, larder_policy_t policy, const larder
     larder_config_t config;
     larder_config_init(&config);
     if (larder_config_from_environment(&config) != 0) {
-        snprintf(why, why_size, "a LARDER_ variable in the environment is wrong: correct or unset it");
+        snprintf(why, why_size,
+                 "a LARDER_ variable in the environment is wrong: correct or unset it");
         return -EINVAL;
     }
     config.policy = policy;

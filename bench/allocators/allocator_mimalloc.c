@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * "mimalloc": opened at run time, never linked. Distributions build libmimalloc.so with malloc and free in
- * it; linking that replaces the process's allocator in silence, for the harness and for "system" too. Opened with
- * RTLD_LOCAL, its malloc is seen by nobody.
+ * "mimalloc": opened at run time, never linked. Distributions build libmimalloc.so with malloc and
+ * free in it; linking that replaces the process's allocator in silence, for the harness and for
+ * "system" too. Opened with RTLD_LOCAL, its malloc is seen by nobody.
  */
 #include "allocators.h"
 
@@ -50,8 +50,8 @@ static void mimalloc_release(void *context, void *ptr)
 
 static void *open_library(void)
 {
-    static const char *const names[] = {"libmimalloc.so.3", "libmimalloc.so.2", "libmimalloc.so.2.0",
-                                        "libmimalloc.so"};
+    static const char *const names[] = {"libmimalloc.so.3", "libmimalloc.so.2",
+                                        "libmimalloc.so.2.0", "libmimalloc.so"};
     const char *chosen = getenv("LARDER_MIMALLOC");
     if (chosen != NULL && *chosen != '\0') {
         return dlopen(chosen, RTLD_NOW | RTLD_LOCAL);

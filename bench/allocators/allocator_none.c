@@ -2,10 +2,11 @@
 /*
  * "none": no allocator, so that a run shows what the harness costs.
  *
- * Every block is the same address, the start of one large reservation: allocate compares a size and returns it,
- * free does nothing. Blocks overlap, which a replay that only writes to them does not mind. The pages
- * under the largest block are faulted in by the first pass and stay, so under --touch page the figure is that of
- * writing into memory that is already there, and mostly in the cache.
+ * Every block is the same address, the start of one large reservation: allocate compares a size
+ * and returns it, free does nothing. Blocks overlap, which a replay that only writes to them does
+ * not mind. The pages under the largest block are faulted in by the first pass and stay, so under
+ * --touch page the figure is that of writing into memory that is already there, and mostly in the
+ * cache.
  */
 #include "allocators.h"
 
@@ -14,7 +15,7 @@
 #include <sys/mman.h>
 
 struct area {
-    char *start; /* at a multiple of any alignment that occurs: mappings this large begin at 2 MiB or finer */
+    char *start; /* page-aligned, as mappings are */
     size_t size;
 };
 

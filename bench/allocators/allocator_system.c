@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * "system": malloc and free as this process has them. With a library preloaded that is the library's
- * malloc, which is how allocators are measured that have to replace it; the version says whose it is.
+ * "system": malloc and free as this process has them. With a library preloaded that is the
+ * library's malloc, which is how allocators are measured that have to replace it; the version says
+ * whose it is.
  */
 #include "allocators.h"
 

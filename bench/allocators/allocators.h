@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What allocators.c's table is made of: the allocators' open functions. Private to this directory. */
+/* What allocators.c's table is made of: the allocators' open functions. Private to them. */
 #ifndef LARDER_BENCH_ALLOCATORS_H
 #define LARDER_BENCH_ALLOCATORS_H
 

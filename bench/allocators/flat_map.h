@@ -2,8 +2,8 @@
 /*
  * A flat hash map from a word (not 0) to a word, for c10-design: open addressing, linear probing,
  * at most half full, Fibonacci hashing, entries side by side, as in the map the original uses
- * (ska::flat_hash_map). Entries are never removed one by one: the original keeps a block's entry while it is
- * cached, and an empty list under its size.
+ * (ska::flat_hash_map). Entries are never removed one by one: the original keeps a block's entry
+ * while it is cached, and an empty list under its size.
  */
 #ifndef LARDER_BENCH_FLAT_MAP_H
 #define LARDER_BENCH_FLAT_MAP_H

@@ -2,10 +2,10 @@
 /*
  * Finding and naming the allocators that replace malloc: see peer.h.
  *
- * Whether the linker finds a library, only the linker knows. A child process asks it with dlopen() and exits:
- * these libraries install themselves when loaded and must not stay in the process that asks. jemalloc as
- * distributions build it cannot be opened late (its thread-local block is static), but the message
- * tells that from a library that is missing.
+ * Whether the linker finds a library, only the linker knows. A child process asks it with dlopen()
+ * and exits: these libraries install themselves when loaded and must not stay in the process that
+ * asks. jemalloc as distributions build it cannot be opened late (its thread-local block is
+ * static), but the message tells that from a library that is missing.
  */
 #include "peer.h"
 
@@ -150,15 +150,29 @@ int peer_library(const char *name, char *out, size_t out_size, char *why, size_t
     return -ENODEV;
 }
 
+static bool find_malloc(Dl_info *info)
+{
+    void *symbol = dlsym(RTLD_DEFAULT, "malloc");
+    return symbol != NULL && dladdr(symbol, info) != 0 && info->dli_fname != NULL;
+}
+
 bool peer_malloc_file(char *out, size_t out_size)
 {
     Dl_info info;
-    void *symbol = dlsym(RTLD_DEFAULT, "malloc");
-    if (symbol == NULL || dladdr(symbol, &info) == 0 || info.dli_fname == NULL) {
+    if (!find_malloc(&info)) {
         return false;
     }
     snprintf(out, out_size, "%s", info.dli_fname);
     return true;
+}
+
+bool peer_malloc_is_preloaded(void)
+{
+    static const char in_this_program = 0;
+    Dl_info malloc_info, program_info;
+    return find_malloc(&malloc_info) && !peer_is_libc(malloc_info.dli_fname) &&
+           dladdr(&in_this_program, &program_info) != 0 &&
+           malloc_info.dli_fbase != program_info.dli_fbase;
 }
 
 static const char *base_name(const char *file)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocators that are measured by replacing malloc: jemalloc, tcmalloc, scudo, and "preload:PATH" for any
- * other. A tool starts itself again with LD_PRELOAD set to peer_library() and there opens "system".
+ * Allocators that are measured by replacing malloc: jemalloc, tcmalloc, scudo, and "preload:PATH"
+ * for any other. A tool starts itself again with LD_PRELOAD set to peer_library() and there opens
+ * "system".
  */
 #ifndef LARDER_BENCH_PEER_H
 #define LARDER_BENCH_PEER_H
@@ -17,13 +18,20 @@ extern "C" {
 bool peer_is_one(const char *name);
 
 /*
- * The value for LD_PRELOAD: a path, or a name that the dynamic linker finds. Returns 0, or -ENODEV with
- * the reason and how to get the library in `why`. May start a short-lived process to ask the linker.
+ * The value for LD_PRELOAD: a path, or a name that the dynamic linker finds. Returns 0, or -ENODEV
+ * with the reason and how to get the library in `why`. May start a short-lived process to ask the
+ * linker.
  */
 int peer_library(const char *name, char *out, size_t out_size, char *why, size_t why_size);
 
 /* The file that this process's malloc comes from; false where that cannot be told. */
 bool peer_malloc_file(char *out, size_t out_size);
+
+/*
+ * Whether this process's malloc is a preloaded library's: neither the C library's nor one that was
+ * linked into the program, as sanitizers do.
+ */
+bool peer_malloc_is_preloaded(void);
 
 /* Whether a file, as peer_malloc_file() tells it, is the C library. */
 bool peer_is_libc(const char *file);

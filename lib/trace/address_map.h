@@ -2,8 +2,8 @@
 /*
  * A hash map from an address (any 64-bit key but 0) to two 32-bit numbers, for the parser.
  *
- * Open addressing with linear probing and deletion by backward shift, at most half full, so that the
- * millions of short lifetimes of a long trace leave no tombstones behind.
+ * Open addressing with linear probing and deletion by backward shift, at most half full, so that
+ * the millions of short lifetimes of a long trace leave no tombstones behind.
  */
 #ifndef LARDER_TRACE_ADDRESS_MAP_H
 #define LARDER_TRACE_ADDRESS_MAP_H

@@ -2,11 +2,11 @@
 /*
  * From addresses to blocks: see builder.h.
  *
- * Blocks that share an address form a chain from oldest to youngest, linked by `successor`; the map's
- * entry holds both ends. Leaving an address takes the oldest block off the chain. If it has a successor, then
- * the operation that took it off came too late, and so did everything that happened to the
- * block since: those are the moves of the repair. A move goes to the operation that gave the
- * successor the address.
+ * Blocks that share an address form a chain from oldest to youngest, linked by `successor`; the
+ * map's entry holds both ends. Leaving an address takes the oldest block off the chain. If it has
+ * a successor, then the operation that took it off came too late, and so did everything that
+ * happened to the block since: those are the moves of the repair. A move goes to the operation
+ * that gave the successor the address.
  */
 #include "builder.h"
 
@@ -104,8 +104,8 @@ static int note_move(struct trace_builder *builder, uint32_t successor)
                       &builder->move_capacity) != 0) {
         return -ENOMEM;
     }
-    builder->moves[builder->move_count++] = (struct repair_move){
-        .from = (uint32_t)builder->trace->op_count, .to = later->acquired_by};
+    builder->moves[builder->move_count++] =
+        (struct repair_move){.from = (uint32_t)builder->trace->op_count, .to = later->acquired_by};
     return 1;
 }
 

@@ -2,14 +2,15 @@
 /*
  * What a format's parser calls to make a trace: addresses in, blocks out.
  *
- * The builder knows which block lives at which address. Formats only tell what their file says, in its
- * order; dropping what began before the recording, and addresses reused too early, is settled here once.
+ * The builder knows which block lives at which address. Formats only tell what their file says, in
+ * its order; dropping what began before the recording, and addresses reused too early, is settled
+ * here once.
  *
- * Early reuse: some recorders write an allocation before the free, by another thread, of the block that had the
- * address before. While two blocks share an address, the older one is taken to be freed first. With
- * repair, the operations that end the older block move to just before the reuse.
- * A reuse by a reallocation that itself has to move is left as it is: the moves of
- * several blocks could otherwise wait for each other. Its count stays out of notes.repaired.
+ * Early reuse: some recorders write an allocation before the free, by another thread, of the block
+ * that had the address before. While two blocks share an address, the older one is taken to be
+ * freed first. With repair, the operations that end the older block move to just before the reuse.
+ * A reuse by a reallocation that itself has to move is left as it is: the moves of several blocks
+ * could otherwise wait for each other. Its count stays out of notes.repaired.
  */
 #ifndef LARDER_TRACE_BUILDER_H
 #define LARDER_TRACE_BUILDER_H
@@ -30,9 +31,9 @@ struct builder_block {
 
 struct trace_builder {
     struct trace *trace;
-    struct address_map blocks_at;  /* first: oldest, last: youngest block at the address */
-    struct address_map thread_of;  /* by recorded id + 1 */
-    struct builder_block *blocks;  /* by block, trace->block_count of them */
+    struct address_map blocks_at; /* first: oldest, last: youngest block at the address */
+    struct address_map thread_of; /* by recorded id + 1 */
+    struct builder_block *blocks; /* by block, trace->block_count of them */
     size_t block_capacity;
     struct repair_move *moves; /* ascending by `from` */
     size_t move_count, move_capacity;

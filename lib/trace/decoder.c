@@ -2,8 +2,8 @@
 /*
  * gzip through zlib and zstd through libzstd, as streams.
  *
- * Both libraries are handed allocation functions over pages_allocate(): a freed zstd window of 8 MiB
- * alone would raise glibc's mmap threshold and change what a replay of glibc measures.
+ * Both libraries are handed allocation functions over pages_allocate(): a freed zstd window of 8
+ * MiB alone would raise glibc's mmap threshold and change what a replay of glibc measures.
  */
 #include "decoder.h"
 
@@ -82,9 +82,9 @@ static int gzip_decode(struct decoder *decoder, const unsigned char *in, size_t 
     if (result == Z_OK || result == Z_BUF_ERROR) {
         return 0;
     }
-    *problem = result == Z_MEM_ERROR      ? "out of memory"
-               : stream->msg != NULL      ? stream->msg
-                                          : "bad data";
+    *problem = result == Z_MEM_ERROR ? "out of memory"
+               : stream->msg != NULL ? stream->msg
+                                     : "bad data";
     return result == Z_MEM_ERROR ? -ENOMEM : -EINVAL;
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What can be said of a trace without running it, and the filter by size: both follow each block's size. */
+/*
+ * What can be said of a trace without running it, and the filter by size: both follow each block's
+ * size.
+ */
 #include <errno.h>
 
 #include "pages.h"
@@ -67,7 +70,10 @@ int trace_get_facts(const struct trace *trace, struct trace_facts *out)
     return 0;
 }
 
-/* The operation under the filter, or false where it is dropped. `renamed`: by block, its new number. */
+/*
+ * The operation under the filter, or false where it is dropped. `renamed`: by block, its new
+ * number.
+ */
 static bool filter_op(struct trace *trace, struct trace_op *op, uint32_t *renamed,
                       uint32_t *block_count, uint64_t min_size)
 {

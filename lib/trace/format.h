@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The formats that traces are read from. A format is a name, a test of the first line, and a function
- * that hands one line to the builder; adding one is a file and a row in format.c.
+ * The formats that traces are read from. A format is a name, a test of the first line, and a
+ * function that hands one line to the builder; adding one is a file and a row in format.c.
  */
 #ifndef LARDER_TRACE_FORMAT_H
 #define LARDER_TRACE_FORMAT_H
@@ -16,8 +16,8 @@ struct trace_format {
     /* Whether a file that begins with this line is of the format, even if the line has mistakes. */
     bool (*recognise)(const char *line);
     /*
-     * Reads one line (NUL-terminated, not empty; may be written to). Returns 0, -EINVAL with the reason and
-     * what was expected in `why`, or what the builder returned.
+     * Reads one line (NUL-terminated, not empty; may be written to). Returns 0, -EINVAL with the
+     * reason and what was expected in `why`, or what the builder returned.
      */
     int (*read_line)(struct trace_builder *builder, char *line, char *why, size_t why_size);
 };

@@ -2,9 +2,10 @@
 /*
  * Lines from a plain or compressed file: see input.h.
  *
- * Two buffers. `raw` holds bytes as read from the file, `text` what the decoder made of them (plain files
- * are read into `text` at once). Lines are handed out of `text` in place: the line end becomes the
- * NUL, and what is left of a line at the end of the buffer moves to its front before more is read.
+ * Two buffers. `raw` holds bytes as read from the file, `text` what the decoder made of them
+ * (plain files are read into `text` at once). Lines are handed out of `text` in place: the line
+ * end becomes the NUL, and what is left of a line at the end of the buffer moves to its front
+ * before more is read.
  */
 #include "input.h"
 
@@ -191,8 +192,8 @@ static int decode_some(struct input *input, size_t *made, char *why, size_t why_
 }
 
 /*
- * Adds text behind text_end, or sets file_ended. The decoder is asked before the file is read: it may
- * hold text that did not fit the last time.
+ * Adds text behind text_end, or sets file_ended. The decoder is asked before the file is read: it
+ * may hold text that did not fit the last time.
  */
 static int refill_decoded(struct input *input, char *why, size_t why_size)
 {

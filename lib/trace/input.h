@@ -2,9 +2,9 @@
 /*
  * Lines of a text file that may be compressed.
  *
- * The first bytes decide: gzip (RFC 1952), zstd (RFC 8878), else plain. All three are read as a stream
- * through fixed buffers, so memory does not depend on the file, and concatenated gzip members or zstd
- * frames read as one text, as gzip -d and zstd -d do.
+ * The first bytes decide: gzip (RFC 1952), zstd (RFC 8878), else plain. All three are read as a
+ * stream through fixed buffers, so memory does not depend on the file, and concatenated gzip
+ * members or zstd frames read as one text, as gzip -d and zstd -d do.
  */
 #ifndef LARDER_TRACE_INPUT_H
 #define LARDER_TRACE_INPUT_H
@@ -22,8 +22,8 @@ struct input;
 int input_open(struct input **out, const char *path, char *why, size_t why_size);
 
 /*
- * The next line, without its end (LF or CR LF). Returns 1 with a line that is valid until the next call
- * and is followed by a NUL byte, 0 at the end, or a negative errno and the reason in `why`.
+ * The next line, without its end (LF or CR LF). Returns 1 with a line that is valid until the next
+ * call and is followed by a NUL byte, 0 at the end, or a negative errno and the reason in `why`.
  */
 int input_line(struct input *input, char **line, size_t *length, char *why, size_t why_size);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Clock, faults and resident size: see measure.h. The /proc files are read with plain system calls. */
+/* Clock, faults and resident size: see measure.h. /proc is read with plain system calls. */
 #include "measure.h"
 
 #include <errno.h>
@@ -46,7 +46,8 @@ static uint64_t read_kilobytes(const char *path, const char *key)
     }
     size_t length = 0;
     ssize_t got;
-    while (length < sizeof text - 1 && (got = read(fd, text + length, sizeof text - 1 - length)) > 0) {
+    while (length < sizeof text - 1 &&
+           (got = read(fd, text + length, sizeof text - 1 - length)) > 0) {
         length += (size_t)got;
     }
     close(fd);

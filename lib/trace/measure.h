@@ -13,9 +13,9 @@ uint64_t measure_now_ns(void);
 uint64_t measure_minor_faults(void);
 
 /*
- * Restarts the kernel's record of this process's highest resident size. Returns 0, or a negative errno where
- * it cannot be (not Linux, or /proc/self/clear_refs not writable). ru_maxrss would not do: it keeps the
- * peak of reading the trace.
+ * Restarts the kernel's record of this process's highest resident size. Returns 0, or a negative
+ * errno where it cannot be (not Linux, or /proc/self/clear_refs not writable). ru_maxrss would not
+ * do: it keeps the peak of reading the trace.
  */
 int measure_reset_peak_rss(void);
 
@@ -25,7 +25,10 @@ uint64_t measure_peak_rss(void);
 /* Memory that can be had without swapping, in bytes; UINT64_MAX where unknown. */
 uint64_t measure_available_memory(void);
 
-/* The median of `count` values, which get sorted; the mean of the middle two where count is even. 0 for none. */
+/*
+ * The median of `count` values, which get sorted; the mean of the middle two where count is even. 0
+ * for none.
+ */
 double measure_median(uint64_t *values, size_t count);
 
 #endif

@@ -60,8 +60,9 @@ int pages_reserve(void *array, size_t element_bytes, size_t count, size_t *capac
         return 0;
     }
     size_t wanted = *capacity > 0 ? *capacity * 2 : 65536 / element_bytes;
-    elements = elements == NULL ? pages_allocate(wanted * element_bytes)
-                                : pages_grow(elements, *capacity * element_bytes, wanted * element_bytes);
+    elements = elements == NULL
+                   ? pages_allocate(wanted * element_bytes)
+                   : pages_grow(elements, *capacity * element_bytes, wanted * element_bytes);
     if (elements == NULL) {
         return -ENOMEM;
     }

@@ -2,10 +2,11 @@
 /*
  * A trace made ready for a serial replay: everything that can be resolved ahead is.
  *
- * Blocks become slots: a slot is an index into the array of live pointers, and a freed block's slot is
- * taken again by the next allocation, so the array stays as small as the peak of live blocks
- * and the replay's own cache misses few. Blocks that the trace never frees are freed by operations
- * added at the end, in order of allocation, so that passes can repeat; they count and are timed like any other.
+ * Blocks become slots: a slot is an index into the array of live pointers, and a freed block's
+ * slot is taken again by the next allocation, so the array stays as small as the peak of live
+ * blocks and the replay's own cache misses few. Blocks that the trace never frees are freed by
+ * operations added at the end, in order of allocation, so that passes can repeat; they count and
+ * are timed like any other.
  */
 #ifndef LARDER_TRACE_PROGRAM_H
 #define LARDER_TRACE_PROGRAM_H

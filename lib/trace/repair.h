@@ -15,8 +15,8 @@ struct repair_move {
 };
 
 /*
- * Applies the moves, which ascend by `from`; several to the same place keep their order. No operation is
- * both moved and a place to move to. Returns 0, or -ENOMEM with the trace as it was.
+ * Applies the moves, which ascend by `from`; several to the same place keep their order. No
+ * operation is both moved and a place to move to. Returns 0, or -ENOMEM with the trace as it was.
  */
 int repair_apply(struct trace *trace, const struct repair_move *moves, size_t move_count);
 

@@ -2,9 +2,9 @@
 /*
  * Passes and their figures: see replay.h.
  *
- * Everything the replayer needs is allocated and written to before the base of the resident size is
- * taken, so that what grows afterwards is the allocator's. The pass function exists once for each kind of
- * touching: the choice is made outside of the loop.
+ * Everything the replayer needs is allocated and written to before the base of the resident size
+ * is taken, so that what grows afterwards is the allocator's. The pass function exists once for
+ * each kind of touching: the choice is made outside of the loop.
  */
 #include "replay.h"
 
@@ -28,9 +28,10 @@ typedef size_t pass_function(const struct program *program, const struct allocat
                              void **slots, size_t page_size);
 
 /*
- * One byte in every page that the block lies in. The byte moves on by a cache line from page to page: at one
- * and the same offset all of them would share a few sets of the cache, and the harness would
- * measure their conflicts (450 instead of 82 ns an operation on MobileNet V2's trace, allocator none).
+ * One byte in every page that the block lies in. The byte moves on by a cache line from page to
+ * page: at one and the same offset all of them would share a few sets of the cache, and the
+ * harness would measure their conflicts (450 instead of 82 ns an operation on MobileNet V2's
+ * trace, allocator none).
  */
 static inline void touch_pages(void *block, uint64_t size, size_t page_size)
 {
@@ -77,8 +78,8 @@ static inline __attribute__((always_inline)) size_t run_pass(const struct progra
             block = allocator->allocate(allocator->context, op->size);
             break;
         case PROGRAM_ALLOCATE_ALIGNED:
-            block = allocator->allocate_aligned(allocator->context,
-                                                (size_t)1 << op->alignment_log2, op->size);
+            block = allocator->allocate_aligned(allocator->context, (size_t)1 << op->alignment_log2,
+                                                op->size);
             break;
         default:
             block = allocator->reallocate(allocator->context, slots[op->slot], op->size);
@@ -275,8 +276,8 @@ int replay_run(const struct program *program, const struct allocator *allocator,
     } else {
         summarise(&run, passes, out);
         out->peak_rss_bytes = base == UINT64_MAX || peak == UINT64_MAX ? UINT64_MAX
-                              : peak > base                               ? peak - base
-                                                                          : 0;
+                              : peak > base                            ? peak - base
+                                                                       : 0;
     }
     release_arrays(&run);
     return result;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The replay engine: runs a program of allocations again and again through one allocator, and measures.
+ * The replay engine: runs a program of allocations again and again through one allocator, and
+ * measures.
  *
- * The replay is serial: one thread performs all operations in recorded order, whichever thread made them.
- * Only the passes are timed, each as a whole, and inside of a pass there is nothing but the operations:
- * a switch, a slot, the call, and the writes of `touch`. That much is the harness's own cost, which the
- * allocator "none" shows; it is part of every figure.
+ * The replay is serial: one thread performs all operations in recorded order, whichever thread
+ * made them. Only the passes are timed, each as a whole, and inside of a pass there is nothing but
+ * the operations: a switch, a slot, the call, and the writes of `touch`. That much is the
+ * harness's own cost, which the allocator "none" shows; it is part of every figure.
  */
 #ifndef LARDER_TRACE_REPLAY_H
 #define LARDER_TRACE_REPLAY_H
@@ -24,13 +25,14 @@ enum replay_touch {
 };
 
 #define REPLAY_PASSES_MIN 12u
-#define REPLAY_PASSES_MAX 20000u   /* that replay_run() chooses */
+#define REPLAY_PASSES_MAX 20000u /* that replay_run() chooses */
 #define REPLAY_BUDGET_NS 1000000000u
 
 struct replay_settings {
     enum replay_touch touch;
     unsigned gap_ms; /* asleep before every pass but the first; not timed */
-    unsigned passes; /* 0: as many as take REPLAY_BUDGET_NS with their gaps, within the bounds above */
+    unsigned
+        passes; /* 0: as many as take REPLAY_BUDGET_NS with their gaps, within the bounds above */
 };
 
 struct replay_result {
@@ -46,8 +48,8 @@ struct replay_result {
 };
 
 /*
- * Runs the program. Returns 0, or a negative errno and a line in `why`: -ENOMEM where the allocator (named
- * in the line) or the replayer got no memory.
+ * Runs the program. Returns 0, or a negative errno and a line in `why`: -ENOMEM where the
+ * allocator (named in the line) or the replayer got no memory.
  */
 int replay_run(const struct program *program, const struct allocator *allocator,
                const struct replay_settings *settings, struct replay_result *out, char *why,

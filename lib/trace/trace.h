@@ -4,12 +4,13 @@
  * statistics and converters work on.
  *
  * A trace is an array of operations in recorded order. Addresses are gone: each lifetime of an
- * allocation is a *block*, numbered from 0 in order of allocation and never reused, so an operation on a
- * block needs no lookup and two lifetimes at one address cannot be mistaken for each other. Threads are
- * numbered from 0 in order of appearance; their recorded ids are kept.
+ * allocation is a *block*, numbered from 0 in order of allocation and never reused, so an
+ * operation on a block needs no lookup and two lifetimes at one address cannot be mistaken for
+ * each other. Threads are numbered from 0 in order of appearance; their recorded ids are kept.
  *
  * Invariants after trace_load():
- *   - a block's operations are: one allocation, any number of reallocations, at most one free, in that order;
+ *   - a block's operations are, in this order: one allocation, any number of reallocations, at most
+ *     one free;
  *   - block < block_count and thread < thread_count for every operation (thread_done has no block).
  */
 #ifndef LARDER_TRACE_TRACE_H
@@ -30,10 +31,10 @@ enum trace_op_kind {
 #define TRACE_NO_BLOCK UINT32_MAX
 
 struct trace_op {
-    uint64_t size;   /* requested, of allocations and reallocations; else 0 */
-    uint32_t block;  /* TRACE_NO_BLOCK for thread_done */
-    uint32_t thread; /* index into trace.thread_ids */
-    uint8_t kind;    /* enum trace_op_kind */
+    uint64_t size;          /* requested, of allocations and reallocations; else 0 */
+    uint32_t block;         /* TRACE_NO_BLOCK for thread_done */
+    uint32_t thread;        /* index into trace.thread_ids */
+    uint8_t kind;           /* enum trace_op_kind */
     uint8_t alignment_log2; /* of an aligned allocation; 0: the allocator's own */
 };
 
@@ -83,9 +84,9 @@ struct trace_options {
 };
 
 /*
- * Reads a trace from a file ("-": standard input), plain or compressed with gzip or zstd. Returns 0, or a
- * negative errno with one line in `why` that names file, line, reason and what to do; `out` is then
- * empty. `options` NULL: none set.
+ * Reads a trace from a file ("-": standard input), plain or compressed with gzip or zstd. Returns
+ * 0, or a negative errno with one line in `why` that names file, line, reason and what to do;
+ * `out` is then empty. `options` NULL: none set.
  */
 int trace_load(const char *path, const struct trace_options *options, struct trace *out, char *why,
                size_t why_size);
