@@ -33,7 +33,7 @@ const allocator *session_enter(benchmark::State &state, const char *backend)
         s.current = fine ? phase::open : phase::failed;
         s.settled.notify_all();
     } else {
-        s.settled.wait(lock, [&s] { return s.current != phase::closed; });
+        s.settled.wait(lock, [] { return the_session.current != phase::closed; });
     }
     if (s.current == phase::failed) {
         session_fail(state, s.why);
