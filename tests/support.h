@@ -26,15 +26,18 @@
 #define KIB ((size_t)1024)
 #define MIB (KIB * KIB)
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define UNDER_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+#ifndef __has_feature
+#define __has_feature(feature) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+#define UNDER_THREAD_SANITIZER 1
+#else
+#define UNDER_THREAD_SANITIZER 0
+#endif
+#if UNDER_THREAD_SANITIZER || defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer) || \
     __has_feature(memory_sanitizer)
 #define UNDER_SANITIZER 1
-#endif
-#endif
-#ifndef UNDER_SANITIZER
+#else
 #define UNDER_SANITIZER 0
 #endif
 
@@ -73,7 +76,13 @@ struct variant {
 #define VARIANT_COUNT 9
 extern const struct variant variants[VARIANT_COUNT];
 
-/* test_config() of that variant; false where its backend is not on this machine. */
+/*
+ * The backend of that name, or NULL with a note where there is no mimalloc on this machine; also
+ * under thread sanitizer, which sees races in mimalloc as it is not built with it.
+ */
+const larder_backend_t *backend_or_note(const char *name);
+
+/* test_config() of that variant; false where its backend is not to be had. */
 bool variant_config(int index, larder_config_t *config);
 
 /* The policies that keep freed blocks, for loop tests from 0 to 2. */
