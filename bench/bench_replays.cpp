@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Recorded traces through lib/trace's replay engine: serial, in recorded order, tensors only (blocks
- * of 1 KiB and up). replay writes nothing to the blocks and shows the allocator's own time;
+ * Recorded traces through lib/trace's replay engine: serial, in recorded order, tensors only
+ * (blocks of 1 KiB and up). replay writes nothing to the blocks and shows the allocator's own time;
  * replay_touched writes one byte to each page, which adds the page faults that its choices cost.
  *
  * An iteration is a pass. The engine times its passes itself and drops the first third as warm-up,

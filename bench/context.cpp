@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See context.h. Versions are there since they decide results: old and new mimalloc behave oppositely.
- * So does the huge-page mode: with `always`, fewer faults may hide more zeroing.
+ * See context.h. Versions are there since they decide results: old and new mimalloc behave
+ * oppositely. So is the huge-page mode: with `always`, fewer faults may hide more zeroing.
  */
 #include "context.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * larder-bench: larder and its peers under google-benchmark, in one process and through one shape of
- * call (allocators/allocator.h). README.md says what the families measure and how to read them.
+ * larder-bench: larder and its peers under google-benchmark, in one process and through one shape
+ * of call (allocators/allocator.h). README.md says what the families measure and how to read them.
  */
 #include <benchmark/benchmark.h>
 
@@ -26,7 +26,7 @@ constexpr int exit_fine = 0;
 constexpr int exit_failed = 1;
 constexpr int exit_usage = 2;
 
-/* Short enough that all of it takes a few minutes; a flag of the user's, which comes later, wins. */
+/* All of it takes a few minutes; a flag of the user's, which comes later, wins. */
 char default_min_time[] = DEFAULT_MIN_TIME_FLAG;
 
 struct arguments {
