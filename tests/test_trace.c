@@ -378,7 +378,7 @@ static const struct {
     {"1: malloc 0x10 5x\n", ":1: expected a size in bytes, found '5x'"},
     {"1: malloc 0x10 18446744073709551615\n", ":1: expected a size below 2^63"},
     {"1: calloc 0x10 4294967296 4294967296\n", ":1: expected count x size below 2^63"},
-    {"1: memalign 0x10 2199023255552 8\n", ":1: expected an alignment up to 2^40"},
+    {"1: memalign 0x10 1073741825 8\n", ":1: expected an alignment up to 2^30"},
     {"1: malloc 0x10 5 6\n", ":1: the line ends where an end time in ns should be"},
     {"1: malloc 0x10 5 6 7 8\n", ":1: expected the end of the line, found '8'"},
     {"1: malloc 0x10\n", ":1: the line ends where a size in bytes should be"},

@@ -235,36 +235,50 @@ static bool fits_memory(const struct outcome *outcome)
     return false;
 }
 
-static int load(struct outcome *outcome, struct program *program)
+/* Filters the trace, and makes the program of it. */
+static int prepare(struct outcome *outcome, struct trace *trace, struct program *program)
 {
     const struct options *options = outcome->options;
-    struct trace_options trace_options = {.repair = options->repair};
+    int result = options->min_size > 0 ? trace_filter_min_size(trace, options->min_size) : 0;
+    if (result == 0 && trace->block_count == 0) {
+        tool_error(SUB, "%s: no block has %" PRIu64 " bytes or more: choose a smaller --min-size",
+                   options->trace, options->min_size);
+        return TOOL_FAILED;
+    }
+    if (result == 0) {
+        result = trace_get_facts(trace, &outcome->facts);
+    }
+    if (result == 0 && outcome->facts.largest_bytes > (uint64_t)PTRDIFF_MAX) {
+        tool_error(SUB,
+                   "%s: a block of %" PRIu64 " bytes is more than this machine can address: replay "
+                   "it on a 64-bit one",
+                   options->trace, outcome->facts.largest_bytes);
+        return TOOL_FAILED;
+    }
+    if (result != 0 || program_build(trace, program) != 0) {
+        tool_error(SUB, "%s: no memory to prepare it: close other programs", options->trace);
+        return TOOL_FAILED;
+    }
+    outcome->format = trace->format;
+    outcome->notes = trace->notes;
+    outcome->trace_threads = trace->thread_count;
+    outcome->trace_ops = trace->op_count;
+    outcome->added_frees = program->added_frees;
+    return TOOL_FINE;
+}
+
+static int load(struct outcome *outcome, struct program *program)
+{
+    struct trace_options trace_options = {.repair = outcome->options->repair};
     struct trace trace;
     char why[512];
-    if (trace_load(options->trace, &trace_options, &trace, why, sizeof why) != 0) {
+    if (trace_load(outcome->options->trace, &trace_options, &trace, why, sizeof why) != 0) {
         tool_error(SUB, "%s", why);
         return TOOL_FAILED;
     }
-    int result = options->min_size > 0 ? trace_filter_min_size(&trace, options->min_size) : 0;
-    if (result == 0 && trace.block_count == 0) {
-        tool_error(SUB, "%s: no block has %" PRIu64 " bytes or more: choose a smaller --min-size",
-                   options->trace, options->min_size);
-        trace_unload(&trace);
-        return TOOL_FAILED;
-    }
-    if (result != 0 || trace_get_facts(&trace, &outcome->facts) != 0 ||
-        program_build(&trace, program) != 0) {
-        tool_error(SUB, "%s: no memory to prepare it: close other programs", options->trace);
-        trace_unload(&trace);
-        return TOOL_FAILED;
-    }
-    outcome->format = trace.format;
-    outcome->notes = trace.notes;
-    outcome->trace_threads = trace.thread_count;
-    outcome->trace_ops = trace.op_count;
-    outcome->added_frees = program->added_frees;
+    int result = prepare(outcome, &trace, program);
     trace_unload(&trace);
-    return TOOL_FINE;
+    return result;
 }
 
 static void print_json(const struct outcome *outcome)

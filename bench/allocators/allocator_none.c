@@ -54,10 +54,9 @@ static void none_close(void *context)
 int none_open(struct allocator *out, char *why, size_t why_size)
 {
     /* As much address space as a limit (RLIMIT_AS, 32 bit) leaves. */
-    for (size_t size = SIZE_MAX / 2 + 1; size >= (size_t)1 << 20; size /= 2) {
-        if (sizeof(size_t) == 8 && size > (size_t)1 << 36) {
-            size = (size_t)1 << 36;
-        }
+    const uint64_t most = UINT64_C(1) << 36;
+    size_t size = SIZE_MAX / 2 + 1 < most ? SIZE_MAX / 2 + 1 : (size_t)most;
+    for (; size >= (size_t)1 << 20; size /= 2) {
         void *start = mmap(NULL, size, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (start != MAP_FAILED) {

@@ -10,6 +10,7 @@
  */
 #include "builder.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -63,6 +64,7 @@ static int append_time(struct trace *trace, const struct trace_event *event)
             return -ENOMEM;
         }
     }
+    assert(trace->times != NULL);
     trace->times[trace->op_count] = event->time;
     return 0;
 }

@@ -148,9 +148,9 @@ static void read_memalign(struct cursor *cursor, struct trace_event *event)
     event->address = read_pointer(cursor, "a pointer such as 0x7f00");
     char *start = cursor->at;
     uint64_t asked = read_decimal(cursor, "an alignment");
-    if (asked > UINT64_C(1) << 40) {
+    if (asked > UINT64_C(1) << 30) {
         cursor->at = start;
-        cursor->wanted = "an alignment up to 2^40";
+        cursor->wanted = "an alignment up to 2^30";
     }
     event->alignment = 1;
     while (cursor->wanted == NULL && event->alignment < asked) {

@@ -37,7 +37,7 @@ static inline void touch_pages(void *block, uint64_t size, size_t page_size)
 {
     const uintptr_t line = 64;
     uintptr_t start = (uintptr_t)block;
-    uintptr_t end = start + size;
+    uintptr_t end = start + (uintptr_t)size;
     if (size == 0) {
         return;
     }
@@ -56,7 +56,7 @@ static inline void touch(enum replay_touch how, void *block, uint64_t size, size
     if (how == REPLAY_TOUCH_PAGE) {
         touch_pages(block, size, page_size);
     } else if (how == REPLAY_TOUCH_FULL) {
-        memset(block, 1, size);
+        memset(block, 1, (size_t)size);
         __asm__ volatile("" : : "r"(block) : "memory"); /* or the compiler drops it before a free */
     }
 }
@@ -75,14 +75,14 @@ static inline __attribute__((always_inline)) size_t run_pass(const struct progra
             allocator->release(allocator->context, slots[op->slot]);
             continue;
         case PROGRAM_ALLOCATE:
-            block = allocator->allocate(allocator->context, op->size);
+            block = allocator->allocate(allocator->context, (size_t)op->size);
             break;
         case PROGRAM_ALLOCATE_ALIGNED:
             block = allocator->allocate_aligned(allocator->context, (size_t)1 << op->alignment_log2,
-                                                op->size);
+                                                (size_t)op->size);
             break;
         default:
-            block = allocator->reallocate(allocator->context, slots[op->slot], op->size);
+            block = allocator->reallocate(allocator->context, slots[op->slot], (size_t)op->size);
             break;
         }
         if (__builtin_expect(block == NULL, 0)) {
