@@ -84,6 +84,31 @@ START_TEST(an_alignment_can_be_asked_for_block_by_block)
 }
 END_TEST
 
+START_TEST(an_alignment_beyond_reason_is_served_or_refused_but_harmless)
+{
+    larder_config_t config;
+    larder_t *larder;
+
+    SKIP_WITHOUT_BACKEND(config);
+    larder = must_create(&config);
+    for (size_t alignment = MIB; alignment != 0; alignment *= 2) {
+        void *block;
+
+        errno = 0;
+        block = larder_alloc_aligned(larder, alignment, 100);
+        if (block) {
+            ck_assert(is_aligned(block, alignment));
+            memset(block, 1, 100);
+        } else {
+            ck_assert(errno == ENOMEM || errno == EOVERFLOW);
+        }
+        larder_free(larder, block);
+    }
+    ck_assert_uint_eq(stats_of(larder).live_blocks, 0);
+    must_destroy(larder);
+}
+END_TEST
+
 START_TEST(an_alignment_that_is_no_power_of_two_is_refused)
 {
     static const size_t bad[] = {0, 3, 48, 100, 4097, SIZE_MAX};
@@ -286,6 +311,8 @@ int main(void)
 
     tcase_add_loop_test(claims, blocks_have_the_alignment_of_their_instance, 0, VARIANT_COUNT);
     tcase_add_loop_test(claims, an_alignment_can_be_asked_for_block_by_block, 0, VARIANT_COUNT);
+    tcase_add_loop_test(claims, an_alignment_beyond_reason_is_served_or_refused_but_harmless, 0,
+                        VARIANT_COUNT);
     tcase_add_loop_test(claims, an_alignment_that_is_no_power_of_two_is_refused, 0, VARIANT_COUNT);
     tcase_add_loop_test(claims, no_two_live_blocks_overlap_in_all_of_their_usable_size, 0,
                         VARIANT_COUNT);

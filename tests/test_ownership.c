@@ -204,6 +204,30 @@ START_TEST(blocks_outlive_their_instance_and_can_be_freed_later)
 }
 END_TEST
 
+START_TEST(a_block_that_outlived_its_instance_can_be_reallocated)
+{
+    struct counted source;
+    larder_t *larder, *next;
+    void *block;
+
+    counted_init(&source, 0);
+    larder = make_instance((larder_policy_t)_i, &source.backend);
+    block = larder_alloc(larder, 1000);
+    pattern_fill(block, 1000, 1);
+    ck_assert_uint_eq(larder_destroy(larder), 1);
+    next = make_instance((larder_policy_t)_i, NULL);
+    block = larder_realloc(next, block, 100000);
+    ck_assert_ptr_nonnull(block);
+    ck_assert(pattern_holds(block, 1000, 1));
+    block = larder_realloc(next, block, 500);
+    ck_assert_ptr_nonnull(block);
+    ck_assert(pattern_holds(block, 500, 1));
+    larder_free(next, block);
+    must_destroy(next);
+    assert_all_returned(&source);
+}
+END_TEST
+
 START_TEST(destroy_gives_back_what_is_cached_and_counts_only_live_blocks)
 {
     struct counted source;
@@ -300,6 +324,7 @@ int main(void)
     tcase_add_loop_test(foreign, a_foreign_pointer_is_an_error_where_the_backend_cannot_free_it, 0,
                         3);
     tcase_add_loop_test(orphans, blocks_outlive_their_instance_and_can_be_freed_later, 0, 3);
+    tcase_add_loop_test(orphans, a_block_that_outlived_its_instance_can_be_reallocated, 0, 3);
     tcase_add_loop_test(orphans, destroy_gives_back_what_is_cached_and_counts_only_live_blocks, 0,
                         3);
     tcase_add_loop_test(orphans, many_instances_come_and_go, 0, CACHING_POLICY_COUNT);
