@@ -353,28 +353,38 @@ class Pick(ToolTest):
 
     def test_an_interrupt_ends_the_children_and_leaves_no_file(self):
         for number in (signal.SIGINT, signal.SIGTERM):
-            command = [LARDER, 'pick', str(self.trace), '--backends', 'none', '--gap-ms', '600000', '--json',
-                       str(self.directory / 'figures.json')]
-            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            # The replay sleeps between its passes for ever, once the probe is over.
-            while not self.sleeping_replay(process):
-                time.sleep(0.01)
-            child = self.sleeping_replay(process)
-            process.send_signal(number)
-            _, errors = process.communicate(timeout=60)
-            self.assertEqual(process.returncode, -number)
-            self.assertEqual(errors, b'')
-            self.assertFalse(pathlib.Path(f'/proc/{child}').exists())
-            self.assertEqual([p.name for p in self.directory.iterdir()], ['trace.txt'])
+            for until in (self.any_child, self.sleeping_replay):
+                with self.subTest(signal=number, until=until.__name__):
+                    self.interrupt(number, until)
+
+    def interrupt(self, number, until):
+        command = [LARDER, 'pick', str(self.trace), '--backends', 'none', '--gap-ms', '600000', '--json',
+                   str(self.directory / 'figures.json')]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while not (child := until(process)):
+            time.sleep(0.001)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, -number)
+        self.assertEqual(errors, b'')
+        self.assertFalse(pathlib.Path(f'/proc/{child}').exists())
+        self.assertEqual([p.name for p in self.directory.iterdir()], ['trace.txt'])
+
+    def any_child(self, process):
+        """The first child, which asks for the version, is there as soon as interrupts are caught."""
+        self.assertIsNone(process.poll())
+        return next(iter(children_of(process.pid)), None)
 
     def sleeping_replay(self, process):
+        """The replay, which sleeps between its passes for longer than any test takes."""
         self.assertIsNone(process.poll())
         for child in children_of(process.pid):
             try:
-                if b'--gap-ms' in pathlib.Path(f'/proc/{child}/cmdline').read_bytes():
-                    return child
+                words = pathlib.Path(f'/proc/{child}/cmdline').read_bytes().split(b'\0')
             except FileNotFoundError:
-                pass
+                continue
+            if b'replay' in words and b'--gap-ms' in words:
+                return child
         return None
 
 

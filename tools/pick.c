@@ -217,6 +217,9 @@ static int probe_backends(struct pick *pick)
         const char *const argv[] = {"larder",      "replay",  "--backend",
                                     backend->name, "--probe", NULL};
         int result = child_run(argv, &child);
+        if (result == -EINTR) {
+            return TOOL_FAILED; /* the caller sees to it */
+        }
         if (result != 0) {
             tool_error(SUB, "a replay could not be started: %s", strerror(-result));
             return TOOL_FAILED;
