@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """larder-bench and check_bounds as their users meet them: results, messages, exit codes.
 
-Usage: test_bench.py LARDER_BENCH CHECK_BOUNDS. No test looks at a time: runs are as short as can be.
+Usage: test_bench.py LARDER_BENCH CHECK_BOUNDS. No test looks at a time; runs are short.
 """
 
 import json
