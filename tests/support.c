@@ -239,6 +239,11 @@ bool all_bytes_are(const void *ptr, size_t size, int byte)
     return true;
 }
 
+unsigned char *byte_at(void *ptr, ptrdiff_t offset)
+{
+    return (unsigned char *)ptr + offset;
+}
+
 bool is_aligned(const void *ptr, size_t alignment)
 {
     return ((uintptr_t)ptr & (alignment - 1)) == 0;

@@ -182,6 +182,8 @@ void pattern_fill(void *ptr, size_t size, uint64_t seed);
 bool pattern_holds(const void *ptr, size_t size, uint64_t seed);
 
 bool all_bytes_are(const void *ptr, size_t size, int byte);
+/* A byte in or beside a block, by an address of which the compiler knows nothing. */
+unsigned char *byte_at(void *ptr, ptrdiff_t offset);
 bool is_aligned(const void *ptr, size_t alignment);
 
 struct random {

@@ -49,8 +49,9 @@ static unsigned count_found(larder_t *larder, bool before, size_t distance)
 
     for (unsigned i = 0; i < SIZE_COUNT; i++) {
         unsigned char *block = larder_alloc(larder, block_sizes[i]);
+        size_t after = larder_usable_size(block) + distance;
         unsigned char *beside =
-            before ? block - 1 - distance : block + larder_usable_size(block) + distance;
+            byte_at(block, before ? -1 - (ptrdiff_t)distance : (ptrdiff_t)after);
         unsigned char right = *beside;
         struct error_log error;
 
