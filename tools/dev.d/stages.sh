@@ -93,9 +93,7 @@ build_stages() {
 
 # Tests one stage; adds its name to `ran`, and to `broken` if it failed.
 test_stage() {
-    local name=$1 title=$2 factor=$3
-    # A consumer builds with the machine's own compiler: the tests of build/ have shown that.
-    local arguments=(--no-suite consumer)
+    local name=$1 title=$2 factor=$3 through=(env)
     ran+=("build-$name")
     say "[${#ran[@]}] $name: $title"
     if [ "$(cat "$log/build-$name.built" 2>/dev/null)" != 0 ]; then
@@ -106,9 +104,10 @@ test_stage() {
     fi
     # The thread sanitizer's fixed address layout does not fit kernels that randomise more bits.
     if [ "$name" = tsan ] && setarch -R true 2>/dev/null; then
-        arguments+=(--wrapper "setarch -R")
+        through=(setarch -R)
     fi
-    run_tests "build-$name" "$factor" "${arguments[@]}" || broken+=("$name")
+    # A consumer builds with the machine's own compiler: the tests of build/ have shown that it does.
+    run_tests "build-$name" "$factor" "${through[@]}" meson test --no-suite consumer || broken+=("$name")
 }
 
 # A note, not a failure: versions of clang-format differ in details.
@@ -123,7 +122,7 @@ note_layout() {
 test_everything() {
     local broken=() ran=(build)
     say "[1] build: gcc, release"
-    run_tests build 3 || broken+=(build)
+    run_tests build 3 meson test || broken+=(build)
     say "building $(stage_table | wc -l) further configurations"
     build_stages
     each_stage test_stage
