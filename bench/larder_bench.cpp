@@ -19,6 +19,10 @@
 #include "families.h"
 #include "session.h"
 
+extern "C" {
+#include "companion.h"
+}
+
 namespace
 {
 
@@ -170,12 +174,21 @@ int main(int argc, char **argv)
             return exit_failed;
         }
     }
+    /* To the end, so that the cases of one thread, too, run in a process with threads. */
+    int error = companion_start();
+    if (error != 0) {
+        std::fprintf(stderr, "larder-bench: no second thread: %s: raise the limit (ulimit -u)\n",
+                     std::strerror(-error));
+        return exit_failed;
+    }
     add_machine_context();
     std::vector<const char *> backends = find_backends();
     register_pairs(backends);
     register_replays(backends, traces);
     /* It says itself on stderr that nothing matched. */
-    if (benchmark::RunSpecifiedBenchmarks() == 0) {
+    bool matched = benchmark::RunSpecifiedBenchmarks() > 0;
+    companion_stop();
+    if (!matched) {
         return exit_usage;
     }
     benchmark::Shutdown();

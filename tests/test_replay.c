@@ -5,6 +5,7 @@
  * at a time.
  */
 #include <check.h>
+#include <dirent.h>
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -299,6 +300,56 @@ START_TEST(touching_full_writes_every_byte)
 }
 END_TEST
 
+/* Threads of this process; 0 where /proc does not tell. */
+static size_t count_threads(void)
+{
+    size_t count = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    if (tasks == NULL) {
+        return 0;
+    }
+    for (struct dirent *entry; (entry = readdir(tasks)) != NULL;) {
+        count += entry->d_name[0] != '.';
+    }
+    closedir(tasks);
+    return count;
+}
+
+static size_t fewest_threads;
+
+static void *allocate_and_count_threads(void *context, size_t size)
+{
+    size_t threads = count_threads();
+    fewest_threads = threads < fewest_threads ? threads : fewest_threads;
+    (void)context;
+    return malloc(size);
+}
+
+static void release_to_malloc(void *context, void *block)
+{
+    (void)context;
+    free(block);
+}
+
+START_TEST(a_second_thread_is_there_in_every_pass)
+{
+    const struct allocator counting = {
+        .name = "counting",
+        .allocate = allocate_and_count_threads,
+        .release = release_to_malloc,
+    };
+    struct program program = build("1: malloc 0x10 100\n1: free 0x10\n");
+    struct replay_settings settings = {.passes = 3};
+    struct replay_result result;
+    char why[256] = "";
+    size_t before = count_threads();
+    fewest_threads = SIZE_MAX;
+    ck_assert_int_eq(replay_run(&program, &counting, &settings, &result, why, sizeof why), 0);
+    ck_assert(before == 0 || fewest_threads > before);
+    program_release(&program);
+}
+END_TEST
+
 START_TEST(figures_are_ordered_and_within_the_passes)
 {
     struct program program = build(example);
@@ -378,6 +429,7 @@ int main(void)
     tcase_add_test(passes, touching_pages_writes_to_each_page_and_little_else);
     tcase_add_test(passes, touching_pages_stays_inside_of_the_block);
     tcase_add_test(passes, touching_full_writes_every_byte);
+    tcase_add_test(passes, a_second_thread_is_there_in_every_pass);
     tcase_add_test(passes, figures_are_ordered_and_within_the_passes);
 
     TCase *memory = claims(suite, "out of memory");

@@ -86,6 +86,8 @@ static void print_help(void)
         "  faults            minor page faults a pass, median over the same passes\n"
         "  peak RSS          highest resident size in all passes, over that before the first\n"
         "  peak live         highest sum of sizes asked for and not freed, from the trace\n"
+        "A second thread sleeps during the passes, so that locks and atomic operations cost what "
+        "they\ncost in an engine, which has threads.\n"
         "Blocks that the trace never frees are freed at the end of each pass, inside of the "
         "timing;\n"
         "frees of blocks from before the recording are left out; calloc is replayed as malloc.\n",

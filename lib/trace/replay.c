@@ -2,8 +2,8 @@
 /*
  * Passes and their figures: see replay.h.
  *
- * Everything the replayer needs is allocated and written to before the base of the resident size
- * is taken, so that what grows afterwards is the allocator's. The pass function exists once for
+ * Everything the replayer needs is allocated and written to, and its companion thread asleep,
+ * before the base of the resident size is taken, so that what grows afterwards is the allocator's. The pass function exists once for
  * each kind of touching: the choice is made outside of the loop.
  */
 #include "replay.h"
@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "companion.h"
 #include "measure.h"
 #include "pages.h"
 
@@ -245,6 +246,23 @@ static void summarise(struct run *run, size_t passes, struct replay_result *out)
     out->ops_per_pass = run->program->op_count;
 }
 
+/* The passes with what is measured around them, once everything else is in place. */
+static int measure_passes(struct run *run, struct replay_result *out, char *why, size_t why_size)
+{
+    size_t passes = 0;
+    uint64_t base = measure_reset_peak_rss() == 0 ? measure_peak_rss() : UINT64_MAX;
+    size_t failed = run_passes(run, &passes);
+    uint64_t peak = measure_peak_rss();
+    if (failed != 0) {
+        return fail_pass(run, failed, why, why_size);
+    }
+    summarise(run, passes, out);
+    out->peak_rss_bytes = base == UINT64_MAX || peak == UINT64_MAX ? UINT64_MAX
+                          : peak > base                            ? peak - base
+                                                                   : 0;
+    return 0;
+}
+
 int replay_run(const struct program *program, const struct allocator *allocator,
                const struct replay_settings *settings, struct replay_result *out, char *why,
                size_t why_size)
@@ -266,18 +284,12 @@ int replay_run(const struct program *program, const struct allocator *allocator,
         snprintf(why, why_size, "no memory for the replay's own tables: ask for fewer passes");
         return -ENOMEM;
     }
-    size_t passes = 0;
-    uint64_t base = measure_reset_peak_rss() == 0 ? measure_peak_rss() : UINT64_MAX;
-    size_t failed = run_passes(&run, &passes);
-    uint64_t peak = measure_peak_rss();
-    int result = 0;
-    if (failed != 0) {
-        result = fail_pass(&run, failed, why, why_size);
+    int result = companion_start();
+    if (result == 0) {
+        result = measure_passes(&run, out, why, why_size);
+        companion_stop();
     } else {
-        summarise(&run, passes, out);
-        out->peak_rss_bytes = base == UINT64_MAX || peak == UINT64_MAX ? UINT64_MAX
-                              : peak > base                            ? peak - base
-                                                                       : 0;
+        snprintf(why, why_size, "no second thread could be started: raise the limit (ulimit -u)");
     }
     release_arrays(&run);
     return result;

@@ -7,6 +7,9 @@
  * made them. Only the passes are timed, each as a whole, and inside of a pass there is nothing but
  * the operations: a switch, a slot, the call, and the writes of `touch`. That much is the
  * harness's own cost, which the allocator "none" shows; it is part of every figure.
+ *
+ * A second thread sleeps meanwhile (companion.h): an allocator's atomic operations cost what they
+ * cost in a process with threads, as every engine's is.
  */
 #ifndef LARDER_TRACE_REPLAY_H
 #define LARDER_TRACE_REPLAY_H
@@ -49,7 +52,8 @@ struct replay_result {
 
 /*
  * Runs the program. Returns 0, or a negative errno and a line in `why`: -ENOMEM where the
- * allocator (named in the line) or the replayer got no memory.
+ * allocator (named in the line) or the replayer got no memory, -EAGAIN where no thread is left for
+ * the companion.
  */
 int replay_run(const struct program *program, const struct allocator *allocator,
                const struct replay_settings *settings, struct replay_result *out, char *why,
