@@ -22,7 +22,18 @@ static struct {
 static void *mimalloc_allocate(void *context, size_t size, size_t alignment)
 {
     (void)context;
-    return mimalloc.allocate(size, alignment);
+    void *ptr = mimalloc.allocate(size, alignment);
+    if (ptr == NULL || ((uintptr_t)ptr & (alignment - 1)) == 0) return ptr;
+    /* Debian's 2.0.9 takes sizes that are multiples of the alignment to be aligned by themselves, which with its
+     * padding they are not */
+    mimalloc.release(ptr);
+    if (size > SIZE_MAX - alignment) return NULL;
+    ptr = mimalloc.allocate(((size + alignment - 1) & ~(alignment - 1)) + 1, alignment);
+    if (ptr != NULL && ((uintptr_t)ptr & (alignment - 1)) != 0) {
+        mimalloc.release(ptr);
+        ptr = NULL;
+    }
+    return ptr;
 }
 
 static void mimalloc_free(void *context, void *ptr, size_t size)
@@ -69,7 +80,6 @@ const larder_backend_t *larder_backend_mimalloc(void)
         .name = "mimalloc",
         .allocate = mimalloc_allocate,
         .free = mimalloc_free,
-        .flags = LARDER_BACKEND_FREES_FOREIGN, /* those made by mimalloc */
     };
     pthread_once(&once, open_library);
     if (mimalloc.allocate == NULL) {

@@ -8,13 +8,8 @@ static struct meta_pool record_pool = META_POOL(struct block_record);
 
 static void note_bytes(struct larder *instance, size_t bytes)
 {
-    uint64_t now =
-        atomic_fetch_add_explicit(&instance->block_bytes, bytes, memory_order_relaxed) + bytes;
-    uint64_t peak = atomic_load_explicit(&instance->peak_block_bytes, memory_order_relaxed);
-    while (peak < now && !atomic_compare_exchange_weak_explicit(&instance->peak_block_bytes, &peak, now,
-                                                               memory_order_relaxed,
-                                                               memory_order_relaxed)) {
-    }
+    uint64_t before = atomic_fetch_add_explicit(&instance->block_bytes, bytes, memory_order_relaxed);
+    cache_raise_peak(&instance->peak_block_bytes, before + bytes);
 }
 
 struct block_record *block_create(struct larder *instance, size_t size, size_t alignment)

@@ -7,7 +7,7 @@
  * and lowered after it has ceased to be, so the cached bytes never exceed the cap at any instant.
  *
  * Fork. The handlers take every lock in the documented order, so that the child's copy is consistent.
- * The parent unlocks; the child, alone, resets them. What other threads had in their magazines is lost to the child.
+ * The parent unlocks; the child, alone, resets them (and registers anew for the barrier of heap_lock.h). What other threads had in their magazines is lost to the child.
  */
 #include "cache.h"
 
@@ -30,6 +30,14 @@ static struct meta_pool larder_pool = META_POOL(struct larder);
 
 /* ---- the cap ---- */
 
+void cache_raise_peak(_Atomic uint64_t *peak, uint64_t now)
+{
+    uint64_t before = atomic_load_explicit(peak, memory_order_relaxed);
+    while (before < now && !atomic_compare_exchange_weak_explicit(
+                               peak, &before, now, memory_order_relaxed, memory_order_relaxed)) {
+    }
+}
+
 bool cache_reserve(struct larder *instance, uint64_t bytes)
 {
     if (!instance->capped) return true;
@@ -39,6 +47,7 @@ bool cache_reserve(struct larder *instance, uint64_t bytes)
         if (bytes > cap || total > cap - bytes) return false;
     } while (!atomic_compare_exchange_weak_explicit(&instance->cached_total, &total, total + bytes,
                                                     memory_order_relaxed, memory_order_relaxed));
+    cache_raise_peak(&instance->peak_cached_bytes, total + bytes);
     return true;
 }
 
@@ -71,6 +80,13 @@ void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS])
     spinlock_unlock(&instance->lock);
 }
 
+void cache_note_record(struct larder *instance, uint64_t size)
+{
+    uint64_t live =
+        atomic_fetch_add_explicit(&instance->record_live_bytes, size, memory_order_relaxed) + size;
+    if ((int64_t)live > 0) cache_raise_peak(&instance->peak_record_live_bytes, live);
+}
+
 uint64_t cache_thread_bytes(struct larder *instance)
 {
     uint64_t bytes = 0;
@@ -84,17 +100,14 @@ uint64_t cache_thread_bytes(struct larder *instance)
     return bytes;
 }
 
-static uint64_t free_dirty_bytes(struct larder *instance)
+static uint64_t free_span_bytes(struct larder *instance)
 {
-    spinlock_lock(&instance->heap.lock);
-    uint64_t bytes = instance->heap.free_dirty_bytes;
-    spinlock_unlock(&instance->heap.lock);
-    return bytes;
+    return span_heap_free_bytes(&instance->heap) + span_heap_free_bytes(&instance->small_heap);
 }
 
 uint64_t cache_cached_bytes(struct larder *instance)
 {
-    uint64_t bytes = cache_thread_bytes(instance) + free_dirty_bytes(instance) +
+    uint64_t bytes = cache_thread_bytes(instance) + free_span_bytes(instance) +
                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed) +
                      atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
     if (instance->capped) { /* the parts are read one after another, a block may be seen in two of them */
@@ -106,28 +119,57 @@ uint64_t cache_cached_bytes(struct larder *instance)
 
 /* ---- giving back ---- */
 
+/* Frees pages and blocks that have been idle for `idle_ms` until `keep` bytes are left in free spans and store. */
 static size_t give_back_idle(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, uint64_t keep)
 {
-    size_t bytes = span_heap_purge(&instance->heap, instance, now_ms, idle_ms, keep);
-    bytes += exact_evict(instance, now_ms, idle_ms, keep);
+    uint64_t small = span_heap_free_bytes(&instance->small_heap);
+    size_t bytes = span_heap_purge(&instance->heap, now_ms, idle_ms, keep > small ? keep - small : 0);
+    uint64_t large = span_heap_free_bytes(&instance->heap);
+    bytes += span_heap_purge(&instance->small_heap, now_ms, idle_ms, keep > large ? keep - large : 0);
+    cache_unreserve(instance, bytes);
+    return bytes + exact_evict(instance, now_ms, idle_ms, keep);
+}
+
+static size_t release_empty(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, bool reserved_too)
+{
+    size_t bytes = span_heap_release_empty(&instance->heap, now_ms, idle_ms, reserved_too) +
+                   span_heap_release_empty(&instance->small_heap, now_ms, idle_ms, reserved_too);
+    cache_unreserve(instance, bytes);
     return bytes;
+}
+
+/* The same, oldest first as far as is known: what has been idle for long, then for a while, then all. */
+static void give_back_oldest(struct larder *instance, uint64_t keep)
+{
+    uint32_t decay = instance->config.decay_ms < INT32_MAX ? instance->config.decay_ms : INT32_MAX;
+    uint32_t ages[] = {decay, decay / 8, 0}, now = os_now_ms();
+    for (int i = 0; i < 3; i++) {
+        uint64_t kept = free_span_bytes(instance) +
+                        atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
+        if (kept <= keep) return;
+        give_back_idle(instance, now, ages[i], keep);
+    }
+}
+
+void cache_evict(struct larder *instance, uint64_t bytes)
+{
+    uint64_t kept = free_span_bytes(instance) +
+                    atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
+    give_back_oldest(instance, kept > bytes ? kept - bytes : 0);
 }
 
 size_t cache_trim(struct larder *instance, size_t bytes)
 {
     atomic_fetch_add_explicit(&instance->trims, 1, memory_order_relaxed);
-    thread_caches_want_flush(instance);
-    (void)thread_cache_of(instance); /* flushes the caller's own */
-    fit_drain_depots(instance);
-    uint32_t now = os_now_ms();
-    uint32_t decay = instance->config.decay_ms < INT32_MAX ? instance->config.decay_ms : INT32_MAX;
-    uint32_t ages[] = {decay, decay / 8, 0}; /* oldest first, as far as known */
-    for (int i = 0; i < 3 && cache_cached_bytes(instance) > bytes; i++) {
-        cache_unreserve(instance, span_heap_purge(&instance->heap, instance, now, ages[i], bytes));
-        exact_evict(instance, now, ages[i], bytes);
+    if (cache_cached_bytes(instance) > bytes) {
+        thread_caches_want_flush(instance);
+        (void)thread_cache_get(instance); /* flushes the caller's own */
+        fit_drain_depots(instance);
+        uint64_t others = cache_thread_bytes(instance);
+        give_back_oldest(instance, bytes > others ? bytes - others : 0);
     }
     if (bytes == 0 || !backend_can_discard(instance)) {
-        cache_unreserve(instance, span_heap_release_empty(&instance->heap, now, 0, bytes == 0));
+        release_empty(instance, os_now_ms(), 0, bytes == 0);
     }
     return cache_cached_bytes(instance);
 }
@@ -146,10 +188,8 @@ size_t cache_tick(struct larder *instance)
     if (decay > INT32_MAX) return 0;
     atomic_store_explicit(&instance->last_tick_ms, now, memory_order_relaxed);
     fit_reap_depots(instance, now, decay);
-    size_t heap_bytes = span_heap_purge(&instance->heap, instance, now, decay, 0);
-    heap_bytes += span_heap_release_empty(&instance->heap, now, decay, false);
-    cache_unreserve(instance, heap_bytes);
-    return heap_bytes + exact_evict(instance, now, decay, 0);
+    size_t bytes = give_back_idle(instance, now, decay, 0);
+    return bytes + release_empty(instance, now, decay, false);
 }
 
 void cache_tick_if_due(struct larder *instance, uint32_t now_ms)
@@ -279,7 +319,7 @@ struct larder *cache_create_instance(const char *name, const larder_config_t *co
 
 static void instance_end(struct larder *instance)
 {
-    span_heap_release_empty(&instance->heap, os_now_ms(), 0, true);
+    release_empty(instance, os_now_ms(), 0, true);
     registry_remove(instance);
     meta_pool_put(&larder_pool, instance);
 }
@@ -291,7 +331,7 @@ size_t cache_destroy_instance(struct larder *instance)
     fit_drain_depots(instance);
     uint32_t now = os_now_ms();
     give_back_idle(instance, now, 0, 0);
-    span_heap_release_empty(&instance->heap, now, 0, true);
+    release_empty(instance, now, 0, true);
     uint64_t sums[COUNTERS];
     cache_sum_counters(instance, sums);
     size_t live = (size_t)(sums[0] - sums[1]);
@@ -307,7 +347,7 @@ void cache_orphan_freed(struct larder *instance)
 {
     uint32_t now = os_now_ms();
     give_back_idle(instance, now, 0, 0);
-    span_heap_release_empty(&instance->heap, now, 0, true);
+    release_empty(instance, now, 0, true);
     /* acq_rel: the last one sees everything that the others did to the instance before it ends it */
     if (atomic_fetch_sub_explicit(&instance->orphans, 1, memory_order_acq_rel) == 1) {
         instance_end(instance);
@@ -324,8 +364,9 @@ void cache_fork_prepare(void)
         spinlock_lock(&l->lock);
         for (unsigned c = 0; c < l->class_count; c++) spinlock_lock(&l->depots[c].lock);
         exact_fork_lock(&l->exact);
-        spinlock_lock(&l->heap.lock);
-        for (struct region *r = l->heap.regions; r != NULL; r = r->next) {
+        heap_lock_enter(&l->small_heap.lock, thread_self());
+        heap_lock_enter(&l->heap.lock, thread_self());
+        for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_lock(&r->runs_lock);
         }
     }
@@ -346,10 +387,11 @@ void cache_fork_parent(void)
     spinlock_unlock(&larder_pool.lock);
     allocation_map_fork_unlock();
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
-        for (struct region *r = l->heap.regions; r != NULL; r = r->next) {
+        for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_unlock(&r->runs_lock);
         }
-        spinlock_unlock(&l->heap.lock);
+        heap_lock_leave(&l->heap.lock);
+        heap_lock_leave(&l->small_heap.lock);
         exact_fork_unlock(&l->exact);
         for (unsigned c = 0; c < l->class_count; c++) spinlock_unlock(&l->depots[c].lock);
         spinlock_unlock(&l->lock);
@@ -360,6 +402,7 @@ void cache_fork_parent(void)
 
 void cache_fork_child(void)
 {
+    os_barrier_prepare();
     meta_fork_child();
     magazine_fork_child();
     block_fork_child();
@@ -367,8 +410,11 @@ void cache_fork_child(void)
     spinlock_reset(&larder_pool.lock);
     allocation_map_fork_child();
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
-        for (struct region *r = l->heap.regions; r != NULL; r = r->next) spinlock_reset(&r->runs_lock);
-        spinlock_reset(&l->heap.lock);
+        for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
+            spinlock_reset(&r->runs_lock);
+        }
+        heap_lock_reset(&l->heap.lock);
+        heap_lock_reset(&l->small_heap.lock);
         exact_fork_child(&l->exact);
         for (unsigned c = 0; c < l->class_count; c++) spinlock_reset(&l->depots[c].lock);
         spinlock_reset(&l->lock);

@@ -12,7 +12,7 @@
  *
  * Lock order, outermost first; a lock is never taken while one further down is held:
  *   registry (list of instances) > instance (thread caches, totals) > depot of a class > exact bucket
- *   > span heap > region runs > map shard > metadata pool > metadata
+ *   > small span heap > span heap > region runs > map shard > metadata pool > metadata
  * No lock is held while a backend, mmap or madvise is called.
  */
 #ifndef LARDER_CACHE_H
@@ -33,7 +33,8 @@
 struct counters {
     _Atomic uint64_t allocations, frees;
     _Atomic uint64_t allocated_bytes, freed_bytes; /* as asked for */
-    _Atomic uint64_t slow_allocations;             /* not from the thread's own magazines */
+    _Atomic uint64_t slow_allocations, slow_frees; /* not from and into the thread's own magazines */
+    _Atomic uint64_t blocks_moved; /* into the thread's magazines, less those out of them, on slow paths */
     _Atomic uint64_t miss_cold, miss_size, failures;
     _Atomic uint64_t foreign_frees;
 };
@@ -58,6 +59,8 @@ struct thread_cache {
     uint32_t class_shift;
     size_t class_limit; /* largest request served from magazines */
     size_t class_min;   /* requests below are rounded up to it */
+    size_t span_limit;  /* larger requests, up to it, may go straight to the span heap; 0: none */
+    uint32_t puts;      /* of spans */
     _Atomic size_t room; /* bytes that the magazines may still take; owner writes */
     struct counters counters;
     _Atomic size_t lease; /* bytes that the magazines may hold in all; owner writes */
@@ -71,6 +74,7 @@ struct thread_cache {
     struct exact_table *exact;              /* under `exact`, else NULL */
     unsigned sweep;                         /* next bin to give up when there is no room */
     struct bin bins[SIZE_CLASS_MAX_COUNT];
+    void *pool_link; /* used by the pool */
 };
 
 struct larder {
@@ -90,7 +94,8 @@ struct larder {
     size_t front, back; /* bytes kept before and after each block (redzones; padding where it costs) */
 
     struct depot depots[SIZE_CLASS_MAX_COUNT];
-    struct span_heap heap;
+    struct span_heap heap;       /* large blocks */
+    struct span_heap small_heap; /* runs, and the spans of class blocks: what magazines keep must not part large holes */
     struct exact_store exact;
     _Atomic uint64_t depot_bytes;  /* in full magazines */
     _Atomic uint64_t cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
@@ -108,6 +113,7 @@ struct larder {
     _Atomic uint64_t backend_allocations, backend_frees, backend_discards, backend_failures;
     /* blocks with a record of their own */
     _Atomic uint64_t block_records, block_bytes, peak_block_bytes;
+    _Atomic uint64_t record_live_bytes, peak_record_live_bytes; /* under `exact` and `passthrough` */
     _Atomic uint64_t magazine_bytes;             /* metadata */
     _Atomic uint64_t trims, errors, refused_bytes, given_back_bytes;
     struct larder *next, *prev; /* registry */
@@ -140,6 +146,10 @@ static inline void count_free(struct thread_cache *cache, size_t size)
 /* Sum over all threads; live bytes are a difference, so read frees last is not needed when idle. */
 void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS]);
 
+/* A block with a record becomes live (or dead: minus its size). */
+void cache_note_record(struct larder *instance, uint64_t size);
+void cache_raise_peak(_Atomic uint64_t *peak, uint64_t now);
+
 /* ---- the cap ---- */
 
 /* Reserves `bytes` of the cap; true at once where there is none. */
@@ -162,6 +172,8 @@ size_t cache_destroy_instance(struct larder *instance);
 /* Gives back what is cached, the calling thread's too, until `bytes` are left; asks other threads to flush.
  * Returns the bytes still cached. */
 size_t cache_trim(struct larder *instance, size_t bytes);
+/* Gives back `bytes` of what is free, oldest first, or what there is. */
+void cache_evict(struct larder *instance, uint64_t bytes);
 /* Gives back what every instance caches, after a backend failed. */
 void cache_trim_all(void);
 /* Gives back what has been idle for decay_ms. Returns the bytes. */

@@ -13,12 +13,22 @@
  */
 #include "depot.h"
 
+static struct magazine *top_full(struct depot *depot)
+{
+    return atomic_load_explicit(&depot->full, memory_order_relaxed);
+}
+
+static void set_full(struct depot *depot, struct magazine *magazine)
+{
+    atomic_store_explicit(&depot->full, magazine, memory_order_relaxed);
+}
+
 struct magazine *depot_take_full(struct depot *depot, struct magazine *empty)
 {
     spinlock_lock(&depot->lock);
-    struct magazine *full = depot->full;
+    struct magazine *full = top_full(depot);
     if (full != NULL) {
-        depot->full = full->next;
+        set_full(depot, full->next);
         depot->full_count--;
         if (depot->full_count < depot->full_min) depot->full_min = depot->full_count;
         depot->exchanges++;
@@ -36,8 +46,8 @@ struct magazine *depot_give_full(struct depot *depot, struct magazine *full)
     uint32_t now = os_now_ms();
     spinlock_lock(&depot->lock);
     depot->used_ms = now;
-    full->next = depot->full;
-    depot->full = full;
+    full->next = top_full(depot);
+    set_full(depot, full);
     depot->full_count++;
     depot->exchanges++;
     struct magazine *empty = depot->empty;
@@ -50,9 +60,9 @@ struct magazine *depot_detach_full(struct depot *depot, uint32_t count)
 {
     struct magazine *detached = NULL;
     spinlock_lock(&depot->lock);
-    while (count-- > 0 && depot->full != NULL) {
-        struct magazine *magazine = depot->full;
-        depot->full = magazine->next;
+    struct magazine *magazine;
+    while (count-- > 0 && (magazine = top_full(depot)) != NULL) {
+        set_full(depot, magazine->next);
         depot->full_count--;
         magazine->next = detached;
         detached = magazine;

@@ -104,8 +104,7 @@ static void store_put(struct larder *instance, struct block_record *record)
     size_t bytes = record->raw_size;
     uint32_t now = os_now_ms();
     if (!cache_reserve(instance, bytes)) {
-        uint64_t cached = atomic_load_explicit(&store->bytes, memory_order_relaxed);
-        exact_evict(instance, now, 0, cached > bytes ? cached - bytes : 0);
+        cache_evict(instance, bytes);
         if (!cache_reserve(instance, bytes)) {
             atomic_fetch_add_explicit(&instance->refused_bytes, bytes, memory_order_relaxed);
             block_destroy(record);
@@ -115,6 +114,10 @@ static void store_put(struct larder *instance, struct block_record *record)
     record->idle_since = now;
     struct exact_bucket *bucket = bucket_of(store, record->size);
     store_added(store, bytes);
+    if (!instance->capped) { /* else it is the cap's accounts that are peaked */
+        cache_raise_peak(&instance->peak_cached_bytes,
+                         atomic_load_explicit(&store->bytes, memory_order_relaxed));
+    }
     spinlock_lock(&bucket->lock);
     push(bucket, record);
     spinlock_unlock(&bucket->lock);
@@ -125,13 +128,23 @@ static bool is_aligned(const struct block_record *record, size_t alignment)
     return (atomic_load_explicit(&record->address, memory_order_relaxed) & (alignment - 1)) == 0;
 }
 
+/* The uppermost block below the top that is aligned, unlinked; NULL if there is none. */
+static struct block_record *pop_aligned(struct block_record *top, size_t alignment)
+{
+    struct block_record **at = &top->below;
+    while (*at != NULL && !is_aligned(*at, alignment)) at = &(*at)->below;
+    struct block_record *record = *at;
+    if (record != NULL) *at = record->below;
+    return record;
+}
+
 static struct block_record *store_take(struct larder *instance, size_t size, size_t alignment)
 {
     struct exact_bucket *bucket = bucket_of(&instance->exact, size);
     struct block_record *record = NULL;
     spinlock_lock(&bucket->lock);
     struct block_record **at = find_size(bucket, size);
-    if (*at != NULL && is_aligned(*at, alignment)) record = pop(at);
+    if (*at != NULL) record = is_aligned(*at, alignment) ? pop(at) : pop_aligned(*at, alignment);
     spinlock_unlock(&bucket->lock);
     if (record != NULL) {
         store_removed(&instance->exact, record->raw_size);
@@ -154,6 +167,7 @@ static void stack_flush(struct larder *instance, struct thread_cache *cache, str
         struct block_record *record = oldest_first;
         oldest_first = record->below;
         thread_cache_give(cache, record->raw_size);
+        count_add(cache, &cache->counters.blocks_moved, UINT64_MAX);
         store_put(instance, record);
     }
 }
@@ -171,9 +185,15 @@ struct block_record *exact_alloc(struct larder *instance, struct thread_cache *c
 {
     if (cache->exact != NULL) {
         struct exact_stack *stack = stack_of(cache->exact, size);
-        struct block_record *top = stack->top;
-        if (top != NULL && stack->size == size && is_aligned(top, alignment)) {
-            stack->top = top->below;
+        struct block_record *top = stack->size == size ? stack->top : NULL;
+        if (top != NULL) {
+            if (is_aligned(top, alignment)) {
+                stack->top = top->below;
+            } else {
+                top = pop_aligned(top, alignment);
+            }
+        }
+        if (top != NULL) {
             thread_cache_give(cache, top->raw_size);
             block_mark_live(top);
             *hit = EXACT_THREAD_HIT;
@@ -224,18 +244,33 @@ void exact_free(struct larder *instance, struct thread_cache *cache, struct bloc
     }
     record->below = stack->top;
     stack->top = record;
+    count_add(cache, &cache->counters.blocks_moved, 1);
 }
 
-/* Unlinks what is idle from one bucket; linked through below. Lock held. */
+/* How many of a stack's blocks, from the oldest on, are idle, at most as many as make up `wanted` bytes. */
+static uint32_t count_idle(const struct block_record *top, uint32_t now_ms, uint32_t idle_ms,
+                           uint64_t wanted, uint32_t *depth)
+{
+    uint32_t idle = 0;
+    *depth = 0;
+    for (const struct block_record *record = top; record != NULL; record = record->below) {
+        (*depth)++;
+        if (os_is_idle(record->idle_since, now_ms, idle_ms)) idle++;
+    }
+    uint64_t enough = (wanted + top->raw_size - 1) / top->raw_size;
+    return idle < enough ? idle : (uint32_t)enough;
+}
+
+/* Unlinks what is idle from one bucket, the bottom of each stack; linked through below. Lock held. */
 static struct block_record *detach_idle(struct exact_bucket *bucket, uint32_t now_ms,
                                         uint32_t idle_ms, uint64_t *wanted)
 {
     struct block_record *detached = NULL;
     struct block_record **size = &bucket->sizes;
     while (*size != NULL && *wanted > 0) {
-        /* Within a stack times grow towards the top: find the first block that is idle, cut there. */
-        struct block_record *top = *size, *last_kept = NULL, *record = top;
-        while (record != NULL && !os_is_idle(record->idle_since, now_ms, idle_ms)) {
+        struct block_record *top = *size, *record = top, *last_kept = NULL;
+        uint32_t depth, count = count_idle(top, now_ms, idle_ms, *wanted, &depth);
+        for (uint32_t kept = depth - count; kept > 0; kept--) {
             last_kept = record;
             record = record->below;
         }

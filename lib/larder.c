@@ -32,6 +32,12 @@
 
 /* ---- allocation ---- */
 
+static void *record_address(const struct block_record *record)
+{
+    return (void *)atomic_load_explicit(&((struct block_record *)(uintptr_t)record)->address,
+                                        memory_order_relaxed);
+}
+
 static struct block_record *alloc_record(struct larder *larder, struct thread_cache *cache,
                                          size_t size, size_t alignment)
 {
@@ -43,10 +49,14 @@ static struct block_record *alloc_record(struct larder *larder, struct thread_ca
         if (record == NULL) return NULL;
         if (hit == EXACT_MISS) count_add(cache, &cache->counters.miss_cold, 1);
         if (hit == EXACT_THREAD_HIT) count_add(cache, &cache->counters.slow_allocations, UINT64_MAX);
+        cache_note_record(larder, size);
         return record;
     }
     struct block_record *record = block_create(larder, size, alignment);
-    if (record != NULL) count_add(cache, &cache->counters.miss_size, 1);
+    if (record != NULL) {
+        count_add(cache, &cache->counters.miss_size, 1);
+        cache_note_record(larder, size);
+    }
     return record;
 }
 
@@ -58,8 +68,7 @@ static void *alloc_tier(struct larder *larder, struct thread_cache *cache, size_
         if (ptr != NULL || !too_large) return ptr;
     }
     struct block_record *record = alloc_record(larder, cache, size, alignment);
-    if (record == NULL) return NULL;
-    return (void *)atomic_load_explicit(&record->address, memory_order_relaxed);
+    return record != NULL ? record_address(record) : NULL;
 }
 
 __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t size, size_t alignment)
@@ -81,6 +90,11 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
         cache = thread_cache_of(larder);
         ptr = alloc_tier(larder, cache, size, alignment);
     }
+    if (unlikely(ptr == NULL && larder->config.policy == LARDER_POLICY_FIT)) {
+        /* the backend may have no region left, and yet room for this block */
+        struct block_record *record = alloc_record(larder, cache, size, alignment);
+        if (record != NULL) ptr = record_address(record);
+    }
     if (unlikely(ptr == NULL)) {
         count_add(cache, &cache->counters.allocations, UINT64_MAX);
         count_add(cache, &cache->counters.allocated_bytes, 0 - (uint64_t)size);
@@ -91,6 +105,17 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
     }
     if (unlikely(!larder->plain)) debug_prepare(larder, ptr, size);
     return ptr;
+}
+
+/* Large blocks: straight to the span heap where the thread and instance allow it. */
+static void *alloc_large(struct larder *larder, struct thread_cache *cache, size_t size)
+{
+    if (likely(size > cache->class_limit && size <= cache->span_limit &&
+               atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
+        void *ptr = fit_alloc_span(larder, cache, size);
+        if (likely(ptr != NULL)) return ptr;
+    }
+    return alloc_slow(larder, size, 1);
 }
 
 void *larder_alloc(larder_t *larder, size_t size)
@@ -116,7 +141,7 @@ void *larder_alloc(larder_t *larder, size_t size)
             return round.ptr;
         }
     }
-    return alloc_slow(larder, size, 1);
+    return alloc_large(larder, cache, size);
 }
 
 void *larder_alloc_aligned(larder_t *larder, size_t alignment, size_t size)
@@ -171,6 +196,7 @@ static void free_record(struct larder *owner, struct thread_cache *cache, struct
                   record->size <= config->max_cached_size &&
                   !atomic_load_explicit(&owner->orphaned, memory_order_relaxed);
     count_free(cache, record->size);
+    cache_note_record(owner, 0 - record->size);
     if (caches) {
         exact_free(owner, cache, record);
     } else {
@@ -182,6 +208,7 @@ static void free_found(const struct lookup *found, bool is_record, void *ptr, co
 {
     struct larder *owner = found->owner;
     struct thread_cache *cache = thread_cache_of(owner);
+    count_add(cache, &cache->counters.slow_frees, 1);
     bool strict = owner->config.checks == LARDER_CHECKS_STRICT;
     bool live = found->live;
     if (live && !owner->plain) {
@@ -197,6 +224,7 @@ static void free_found(const struct lookup *found, bool is_record, void *ptr, co
         live = fit_free(owner, cache, &found->fit, strict);
     }
     if (unlikely(!live)) {
+        count_add(cache, &cache->counters.slow_frees, UINT64_MAX);
         error_report(owner, LARDER_ERROR_DOUBLE_FREE, call, ptr, found->size, "cached");
         return;
     }
@@ -265,6 +293,10 @@ void larder_free(larder_t *larder, void *ptr)
             count_add(cache, &cache->counters.freed_bytes, bin->bytes - (value & WORD_SLACK_MASK));
             return;
         }
+    }
+    if (likely(word_kind(value) == WORD_LARGE_LIVE && cache->span_limit != 0 &&
+               atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
+        if (likely(fit_free_span(cache, region, (uint32_t)(offset >> UNIT_SHIFT), value))) return;
     }
     free_slow(larder, ptr);
 }
@@ -371,6 +403,8 @@ int larder_record_free(void *ptr)
     }
     struct thread_cache *cache = thread_cache_of(found.owner);
     count_free(cache, found.size);
+    count_add(cache, &cache->counters.slow_frees, 1);
+    cache_note_record(found.owner, 0 - found.size);
     block_forget(found.record);
     if (atomic_load_explicit(&found.owner->orphaned, memory_order_relaxed)) {
         cache_orphan_freed(found.owner);
@@ -381,12 +415,15 @@ int larder_record_free(void *ptr)
 int larder_walk(larder_t *larder, larder_walk_fn *fn, void *context)
 {
     int stop = block_walk(larder, fn, context);
-    spinlock_lock(&larder->heap.lock);
-    for (struct region *region = larder->heap.regions; region != NULL && stop == 0;
-         region = region->next) {
-        stop = fit_walk_region(region, fn, context);
+    struct span_heap *heaps[] = {&larder->small_heap, &larder->heap};
+    for (int i = 0; i < 2; i++) {
+        heap_lock_enter(&heaps[i]->lock, thread_self());
+        for (struct region *region = heaps[i]->regions; region != NULL && stop == 0;
+             region = region->next) {
+            stop = fit_walk_region(region, fn, context);
+        }
+        heap_lock_leave(&heaps[i]->lock);
     }
-    spinlock_unlock(&larder->heap.lock);
     return stop;
 }
 
@@ -462,15 +499,26 @@ size_t larder_tick(larder_t *larder)
 
 /* ---- scopes ---- */
 
+/* Scopes deeper than SCOPE_CHECKED nest as well, but their order is not checked. */
 larder_t *larder_scope_enter(larder_t *larder)
 {
     larder_t *previous = thread_state.current;
+    uint32_t depth = thread_state.scope_depth++;
+    if (depth < SCOPE_CHECKED) thread_state.scopes[depth] = previous;
     thread_state.current = larder;
     return previous;
 }
 
 void larder_scope_leave(larder_t *previous)
 {
+    uint32_t depth = thread_state.scope_depth;
+    if (depth == 0 || (depth <= SCOPE_CHECKED && thread_state.scopes[depth - 1] != previous)) {
+        larder_t *told = thread_state.current != NULL ? thread_state.current : previous;
+        error_report(told, LARDER_ERROR_SCOPE, "larder_scope_leave", previous, 0,
+                     depth == 0 ? "no scope is open on this thread" : "not the innermost scope");
+        return;
+    }
+    thread_state.scope_depth = depth - 1;
     thread_state.current = previous;
 }
 
@@ -492,7 +540,11 @@ void *larder_current_alloc(size_t size)
 
 void larder_current_free(void *ptr)
 {
-    free_pointer(thread_state.current, ptr, "larder_current_free");
+    larder_t *current = thread_state.current;
+    /* larder_current_alloc() outside a scope gives the system's memory: such a pointer may come in here under
+     * any instance */
+    if (current != NULL && (current->backend.flags & LARDER_BACKEND_FREES_FOREIGN) == 0) current = NULL;
+    free_pointer(current, ptr, "larder_current_free");
 }
 
 /* ---- the process ---- */

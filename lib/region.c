@@ -8,7 +8,6 @@
 #include "meta.h"
 
 enum {
-    EDGE_UNITS = 8, /* kept free at both ends of a region, more with a coarse alignment */
     RUN_MIN_UNITS = 8,
     COMMIT_STEP = 1 << 20,
     LARGEST_REGION_SHIFT = sizeof(void *) == 8 ? 32 : 28 /* bounded by the words' length field */
@@ -30,12 +29,14 @@ uint32_t region_max_units(void)
 
 uint32_t region_first_unit(void)
 {
-    return EDGE_UNITS;
+    /* a page: a multiple of every alignment, and of the step under a cap */
+    uint32_t page = (uint32_t)(os_page_size() >> UNIT_SHIFT);
+    return page < 8 ? 8 : page;
 }
 
 uint32_t region_end_unit(const struct region *region)
 {
-    return region->units - EDGE_UNITS;
+    return region->units - region_first_unit();
 }
 
 static size_t round_up(size_t value, size_t multiple)
@@ -88,13 +89,14 @@ static bool region_try(struct region *region, struct larder *instance, size_t si
     return false;
 }
 
-struct region *region_create(struct larder *instance, uint32_t units)
+struct region *region_create(struct span_heap *heap, uint32_t units)
 {
+    struct larder *instance = heap->instance;
     if (units > region_max_units()) return NULL;
-    size_t least = round_up(((size_t)units + 2 * EDGE_UNITS) << UNIT_SHIFT, MAP_GRANULE);
+    size_t least = round_up(((size_t)units + 2 * region_first_unit()) << UNIT_SHIFT, MAP_GRANULE);
     size_t wanted = RESERVE_SIZE;
     if (!instance->backend_reserves) {
-        size_t quarter = round_up(span_heap_used_bytes(&instance->heap) / 4, MAP_GRANULE);
+        size_t quarter = round_up(span_heap_used_bytes(heap) / 4, MAP_GRANULE);
         wanted = quarter < REGION_MIN ? REGION_MIN : quarter > REGION_MAX ? REGION_MAX : quarter;
     }
     if (wanted < least) wanted = least;
@@ -111,6 +113,7 @@ struct region *region_create(struct larder *instance, uint32_t units)
         return NULL;
     }
     region->instance = instance;
+    region->heap = heap;
     region->instance_id = instance->id;
     region->instance_slot = instance->slot;
     region->unused = NULL;

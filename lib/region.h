@@ -107,6 +107,7 @@ struct run {
 };
 
 struct larder;
+struct span_heap;
 
 struct region {
     /* read by every free */
@@ -117,6 +118,7 @@ struct region {
     uint32_t instance_id;
     uint32_t instance_slot;
     struct larder *instance;
+    struct span_heap *heap; /* that it belongs to */
 
     /* fixed */
     uint32_t units;
@@ -161,7 +163,7 @@ static inline char *region_address(const struct region *region, uint32_t unit)
  * A new region with room for a span of `units`, entered in the map, all of it free and clean but not yet
  * known to any span heap. No lock may be held. NULL where neither backend nor system has memory.
  */
-struct region *region_create(struct larder *instance, uint32_t units);
+struct region *region_create(struct span_heap *heap, uint32_t units);
 
 /* Returns a region's memory; all of it must be free, and no span heap may know it. No lock may be held. */
 void region_release(struct region *region);

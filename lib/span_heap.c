@@ -18,10 +18,10 @@
  * Age is kept beside the spans, in chunks of 64 KiB: when a block is freed, its chunks note the time. A long idle stretch
  * thus ages although its neighbours are busy and merge with it all day. Purging detaches the spans with
  * something old in them (their first word becomes LARGE_CACHED, so neighbours do not merge with them), discards the old pages
- * without the lock, and puts the spans back.
+ * without the lock, and puts the spans back. The clock is read at every CLOCK_EVERY-th put (3 ns each time is too much
+ * for a put of 8), so after a pause a few blocks may look as old as the pause; that costs faults, nothing else.
  *
- * Memory that costs something is: the spans in use, plus the whole dirty pages of free spans. The latter are
- * counted on every insertion and removal, from lengths and clean counts.
+ * What free spans cost is their bytes less their clean pages: three counters, and nothing to compute per span.
  *
  * Lock order: a depot's lock may be held when this one is taken; region->runs_lock and the map's locks are never held
  * together with it.
@@ -31,75 +31,70 @@
  */
 #include "span_heap.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "cache.h"
+#include "thread_state.h"
 
-enum { WALK_LIMIT = 24, PURGE_RANGES = 64 };
+enum { WALK_LIMIT = 24, PURGE_RANGES = 64, CLOCK_EVERY = 8 };
 
 static unsigned bin_of(uint32_t length)
 {
-    if (length < 16) return length;
-    unsigned doubling = 31u - (unsigned)__builtin_clz(length) - 4;
+    unsigned doubling = 31u - (unsigned)__builtin_clz(length | 16) - 4;
     return (doubling << 4) + (length >> doubling);
 }
 
-static uint32_t units_per_page(void)
+/* ---- bins ---- */
+
+static bool comes_before(const struct span *a, const struct span *b)
 {
-    return (uint32_t)(os_page_size() >> UNIT_SHIFT);
+    if (a->length != b->length) return a->length < b->length;
+    return a->region == b->region ? a->start < b->start : a->region < b->region;
 }
 
-/* Bytes of whole dirty pages inside a free span. */
-static uint64_t dirty_bytes(const struct span *span)
+static inline void bins_insert(struct span_bins *bins, struct span *span, unsigned bin)
 {
-    uint32_t per_page = units_per_page();
-    uint32_t first = (span->start + per_page - 1) / per_page;
-    uint32_t last = (span->start + span->length) / per_page;
-    uint32_t whole = last > first ? last - first : 0;
-    return (uint64_t)(whole - span->clean) * os_page_size();
-}
-
-static void bins_insert(struct span_bins *bins, struct span *span)
-{
-    unsigned bin = bin_of(span->length);
-    struct span **at = &bins->head[bin];
-    struct span *prev = NULL;
-    for (int i = 0; i < WALK_LIMIT && *at != NULL; i++) {
-        struct span *other = *at;
-        if (other->length > span->length) break;
-        if (other->length == span->length) {
-            if (other->region == span->region ? other->start > span->start
-                                              : other->region > span->region) {
-                break;
-            }
-        }
-        prev = other;
-        at = &other->next;
+    struct span *next = bins->head[bin], *prev = NULL;
+    for (int i = 0; i < WALK_LIMIT && next != NULL && comes_before(next, span); i++) {
+        prev = next;
+        next = next->next;
     }
     span->bin = (uint16_t)bin;
     span->prev = prev;
-    span->next = *at;
-    if (*at != NULL) (*at)->prev = span;
-    *at = span;
-    bins->occupied[bin / 64] |= UINT64_C(1) << (bin % 64);
-}
-
-static void bins_remove(struct span_bins *bins, struct span *span)
-{
-    if (span->next != NULL) span->next->prev = span->prev;
-    if (span->prev != NULL) {
-        span->prev->next = span->next;
+    span->next = next;
+    if (next != NULL) next->prev = span;
+    if (prev != NULL) {
+        prev->next = span;
         return;
     }
-    bins->head[span->bin] = span->next;
-    if (span->next == NULL) {
-        bins->occupied[span->bin / 64] &= ~(UINT64_C(1) << (span->bin % 64));
+    bins->head[bin] = span;
+    if (next == NULL) {
+        bins->occupied[bin / 64] |= UINT64_C(1) << (bin % 64);
+        bins->words |= 1u << (bin / 64);
+    }
+}
+
+static inline void bins_remove(struct span_bins *bins, struct span *span)
+{
+    struct span *next = span->next, *prev = span->prev;
+    if (next != NULL) next->prev = prev;
+    if (prev != NULL) {
+        prev->next = next;
+        return;
+    }
+    bins->head[span->bin] = next;
+    if (next == NULL) {
+        unsigned word = span->bin / 64u;
+        bins->occupied[word] &= ~(UINT64_C(1) << (span->bin % 64));
+        if (bins->occupied[word] == 0) bins->words &= ~(1u << word);
     }
 }
 
 /* The shortest span of at least `length` units, or NULL. */
-static struct span *bins_best(const struct span_bins *bins, uint32_t length)
+static inline struct span *bins_best(const struct span_bins *bins, uint32_t length)
 {
+    if (bins->words == 0) return NULL;
     unsigned bin = bin_of(length);
     struct span *span = bins->head[bin];
     for (int i = 0; i < WALK_LIMIT && span != NULL; i++, span = span->next) {
@@ -107,38 +102,45 @@ static struct span *bins_best(const struct span_bins *bins, uint32_t length)
     }
     bin++;
     unsigned word = bin / 64;
-    if (word >= SPAN_BINS / 64) return NULL;
+    assert(word < SPAN_BINS / 64); /* the longest span's bin is well below SPAN_BINS */
     uint64_t bits = bins->occupied[word] & (~UINT64_C(0) << (bin % 64));
-    while (bits == 0) {
-        if (++word == SPAN_BINS / 64) return NULL;
+    if (bits == 0) {
+        uint32_t words = bins->words & (~UINT32_C(0) << word << 1);
+        if (words == 0) return NULL;
+        word = (unsigned)__builtin_ctz(words);
         bits = bins->occupied[word];
     }
     return bins->head[word * 64 + (unsigned)__builtin_ctzll(bits)];
 }
 
-static void heap_insert(struct span_heap *heap, struct span *span)
+static inline struct span_bins *bins_for(struct span_heap *heap, const struct span *span)
 {
-    struct region *region = span->region;
-    uint32_t index = (uint32_t)(span - region->spans);
-    word_store(&region->words[span->start], WORD(WORD_FREE) | index);
-    if (span->length > 1) {
-        word_store(&region->words[span->start + span->length - 1], WORD(WORD_FREE_TAIL) | index);
-    }
+    return span->in_dirty_bins ? &heap->dirty : &heap->mixed;
+}
+
+static inline void bin_insert(struct span_heap *heap, struct span *span)
+{
     span->in_dirty_bins = span->clean == 0;
-    bins_insert(span->in_dirty_bins ? &heap->dirty : &heap->mixed, span);
-    heap->free_dirty_bytes += dirty_bytes(span);
+    bins_insert(bins_for(heap, span), span, bin_of(span->length));
 }
 
-/* Takes a span out of its bin and clears its words. */
-static void heap_remove(struct span_heap *heap, struct span *span)
+static inline void bin_remove(struct span_heap *heap, struct span *span)
 {
-    bins_remove(span->in_dirty_bins ? &heap->dirty : &heap->mixed, span);
-    heap->free_dirty_bytes -= dirty_bytes(span);
-    word_store(&span->region->words[span->start], 0);
-    word_store(&span->region->words[span->start + span->length - 1], 0);
+    bins_remove(bins_for(heap, span), span);
 }
 
-static struct span *node_get(struct region *region)
+/* After a change of length or clean: into the bin where it belongs now, which often is the same. */
+static inline void bin_update(struct span_heap *heap, struct span *span)
+{
+    bool alone = span->next == NULL && span->prev == NULL;
+    if (alone && span->bin == bin_of(span->length) && span->in_dirty_bins == (span->clean == 0)) return;
+    bin_remove(heap, span);
+    bin_insert(heap, span);
+}
+
+/* ---- nodes and words ---- */
+
+static inline struct span *node_get(struct region *region)
 {
     struct span *span = region->unused;
     if (span != NULL) {
@@ -150,170 +152,126 @@ static struct span *node_get(struct region *region)
     return span;
 }
 
-static void node_put(struct span *span)
+static inline void node_put(struct span *span)
 {
     span->next = span->region->unused;
     span->region->unused = span;
 }
 
-/* Marks the pages that [start, start + length) touches as dirty; returns how many were clean. */
-static uint32_t mark_dirty(struct region *region, uint32_t start, uint32_t length)
+static inline uint32_t node_index(const struct span *span)
 {
-    uint32_t per_page = units_per_page();
-    uint32_t page = start / per_page, last = (start + length - 1) / per_page;
-    uint32_t clean = 0;
-    while (page <= last) {
-        uint32_t bit = page % 64;
-        uint32_t count = last - page + 1 < 64 - bit ? last - page + 1 : 64 - bit;
-        uint64_t mask = (count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << count) - 1) << bit;
+    return (uint32_t)(span - span->region->spans);
+}
+
+static inline void set_head(struct span *span)
+{
+    word_store(&span->region->words[span->start], WORD(WORD_FREE) | node_index(span));
+}
+
+static inline void set_tail(struct span *span)
+{
+    if (span->length == 1) return;
+    word_store(&span->region->words[span->start + span->length - 1],
+               WORD(WORD_FREE_TAIL) | node_index(span));
+}
+
+/* Takes a whole span out of its bin and clears its words. */
+static void detach(struct span_heap *heap, struct span *span)
+{
+    bin_remove(heap, span);
+    word_store(&span->region->words[span->start], 0);
+    word_store(&span->region->words[span->start + span->length - 1], 0);
+}
+
+/* ---- clean pages ---- */
+
+/* The whole pages inside [start, end): first and one past the last. */
+static uint32_t first_page(const struct span_heap *heap, uint32_t start)
+{
+    return (start + (1u << heap->page_shift) - 1) >> heap->page_shift;
+}
+
+static uint32_t end_page(const struct span_heap *heap, uint32_t end)
+{
+    return end >> heap->page_shift;
+}
+
+static uint64_t page_mask(uint32_t page, uint32_t end, uint32_t *count)
+{
+    uint32_t bit = page % 64;
+    *count = end - page < 64 - bit ? end - page : 64 - bit;
+    return (*count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << *count) - 1) << bit;
+}
+
+/* Marks the pages that [start, start + length) touches as dirty; returns how many were clean. */
+static uint32_t mark_dirty(const struct span_heap *heap, struct region *region, uint32_t start,
+                           uint32_t length)
+{
+    uint32_t page = start >> heap->page_shift;
+    uint32_t end = ((start + length - 1) >> heap->page_shift) + 1;
+    uint32_t clean = 0, count;
+    for (; page < end; page += count) {
+        uint64_t mask = page_mask(page, end, &count);
         uint64_t *word = &region->dirty[page / 64];
         clean += (uint32_t)__builtin_popcountll(~*word & mask);
         *word |= mask;
-        page += count;
     }
     return clean;
+}
+
+static void mark_clean(struct region *region, uint32_t page, uint32_t pages)
+{
+    uint32_t count;
+    for (uint32_t end = page + pages; page < end; page += count) {
+        region->dirty[page / 64] &= ~page_mask(page, end, &count);
+    }
 }
 
 /* Clean pages wholly inside [start, start + length). */
-static uint32_t count_clean(const struct region *region, uint32_t start, uint32_t length)
+static uint32_t count_clean(const struct span_heap *heap, const struct region *region, uint32_t start,
+                            uint32_t length)
 {
-    uint32_t per_page = units_per_page();
-    uint32_t page = (start + per_page - 1) / per_page, end = (start + length) / per_page;
-    uint32_t clean = 0;
-    while (page < end) {
-        uint32_t bit = page % 64;
-        uint32_t count = end - page < 64 - bit ? end - page : 64 - bit;
-        uint64_t mask = (count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << count) - 1) << bit;
+    uint32_t page = first_page(heap, start), end = end_page(heap, start + length);
+    uint32_t clean = 0, count;
+    for (; page < end; page += count) {
+        uint64_t mask = page_mask(page, end, &count);
         clean += (uint32_t)__builtin_popcountll(~region->dirty[page / 64] & mask);
-        page += count;
     }
     return clean;
 }
 
-void span_heap_init(struct span_heap *heap, uint32_t step, uint32_t front)
-{
-    memset(heap, 0, sizeof *heap);
-    heap->step = step;
-    heap->front = front;
-}
+/* ---- figures that every change keeps ---- */
 
-static uint64_t used_units(struct span_heap *heap)
+static inline uint64_t used_units(struct span_heap *heap)
 {
     return atomic_load_explicit(&heap->used_units, memory_order_relaxed);
 }
 
-/* Called with the lock held, after every change. */
-static void note_change(struct span_heap *heap, int64_t units, int64_t live_delta)
+/* Bytes of touched pages in free spans. */
+static uint64_t free_bytes(struct span_heap *heap)
 {
-    uint64_t used = used_units(heap) + (uint64_t)units;
-    atomic_store_explicit(&heap->used_units, used, memory_order_relaxed);
-    uint64_t held = (used << UNIT_SHIFT) + heap->free_dirty_bytes;
-    if (held > heap->peak_held_bytes) heap->peak_held_bytes = held;
+    return ((heap->total_units - used_units(heap)) << UNIT_SHIFT) -
+           (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
+}
+
+static inline void note_use(struct span_heap *heap, int64_t units, int64_t live_delta)
+{
+    atomic_store_explicit(&heap->used_units, used_units(heap) + (uint64_t)units,
+                          memory_order_relaxed);
     heap->live_bytes += (uint64_t)live_delta;
-    if ((int64_t)heap->live_bytes > (int64_t)heap->peak_live_bytes) {
+    if ((int64_t)(heap->live_bytes - heap->peak_live_bytes) > 0) {
         heap->peak_live_bytes = heap->live_bytes;
     }
 }
 
-/* First unit inside the span from which address plus front is a multiple of the alignment. */
-static uint32_t aligned_start(const struct span_heap *heap, const struct span *span, size_t alignment)
+/* `pages` clean ones begin to cost. */
+static void note_fresh(struct span_heap *heap, uint32_t pages)
 {
-    if (alignment == 0) return span->start;
-    uintptr_t address = (uintptr_t)region_address(span->region, span->start) + heap->front;
-    uintptr_t aligned = (address + alignment - 1) & ~(uintptr_t)(alignment - 1);
-    return span->start + (uint32_t)((aligned - address) >> UNIT_SHIFT);
-}
-
-static struct span *find(struct span_heap *heap, uint32_t length)
-{
-    struct span *span = bins_best(&heap->dirty, length);
-    return span != NULL ? span : bins_best(&heap->mixed, length);
-}
-
-bool span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment, uint32_t word,
-                    int64_t live_delta, struct taken_span *taken)
-{
-    bool large = word_kind(word) == WORD_LARGE_LIVE;
-    uint32_t room = length;
-    if (alignment != 0) room += (uint32_t)(alignment >> UNIT_SHIFT) - heap->step;
-    spinlock_lock(&heap->lock);
-    struct span *span = find(heap, room);
-    if (span == NULL) {
-        spinlock_unlock(&heap->lock);
-        return false;
-    }
-    heap_remove(heap, span);
-    struct region *region = span->region;
-    uint32_t start = aligned_start(heap, span, alignment);
-    uint32_t before = start - span->start;
-    uint32_t after = span->length - before - length;
-    if (large && after > 0 && after < DIRECT_MIN / UNIT) {
-        length += after;
-        after = 0;
-    }
-    uint32_t fresh = span->clean != 0 ? mark_dirty(region, start, length) : 0;
-    uint32_t clean = span->clean - fresh;
-    struct span *front = before != 0 ? span : NULL;
-    if (front != NULL) {
-        front->length = before;
-        front->clean = clean != 0 ? count_clean(region, front->start, before) : 0;
-        clean -= front->clean;
-        heap_insert(heap, front);
-    }
-    if (after != 0) {
-        struct span *rest = front == NULL ? span : node_get(region);
-        rest->start = start + length;
-        rest->length = after;
-        rest->clean = clean;
-        heap_insert(heap, rest);
-        heap->splits++;
-    } else if (front == NULL) {
-        node_put(span);
-    }
-    if (large) {
-        word |= length | (heap->generation++ << WORD_GENERATION_SHIFT & WORD_GENERATION_MASK);
-    }
-    word_store(&region->words[start], word);
-    if (start + length > region->high_water) region->high_water = start + length;
-    heap->fresh_pages += fresh;
-    note_change(heap, length, live_delta);
-    spinlock_unlock(&heap->lock);
-    *taken = (struct taken_span){region, start, length, fresh};
-    return true;
-}
-
-/* Merges [start, start + length) with its free neighbours and inserts the result. `clean` pages are inside. */
-static void insert_coalesced(struct span_heap *heap, struct region *region, uint32_t start,
-                             uint32_t length, uint32_t clean)
-{
-    struct span *node = NULL;
-    uint32_t before = word_load(&region->words[start - 1]); /* the edge is never free */
-    if (word_kind(before) == WORD_FREE_TAIL || word_kind(before) == WORD_FREE) {
-        node = &region->spans[before & WORD_INDEX_MASK];
-        heap_remove(heap, node);
-        start = node->start;
-        length += node->length;
-        clean += node->clean;
-        heap->coalesces++;
-    }
-    uint32_t after = word_load(&region->words[start + length]);
-    if (word_kind(after) == WORD_FREE) {
-        struct span *next = &region->spans[after & WORD_INDEX_MASK];
-        heap_remove(heap, next);
-        length += next->length;
-        clean += next->clean;
-        heap->coalesces++;
-        if (node != NULL) {
-            node_put(next);
-        } else {
-            node = next;
-        }
-    }
-    if (node == NULL) node = node_get(region);
-    node->start = start;
-    node->length = length;
-    node->clean = clean;
-    heap_insert(heap, node);
+    heap->clean_pages -= pages;
+    heap->fresh_pages += pages;
+    uint64_t held = (heap->total_units << UNIT_SHIFT) -
+                    (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
+    if (held > heap->peak_held_bytes) heap->peak_held_bytes = held;
 }
 
 static void note_idle(struct region *region, uint32_t start, uint32_t length, uint32_t now_ms)
@@ -324,73 +282,220 @@ static void note_idle(struct region *region, uint32_t start, uint32_t length, ui
     }
 }
 
-bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
-                   uint32_t expected, uint32_t now_ms, int64_t live_delta)
+/* ---- take ---- */
+
+void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t step, uint32_t front)
 {
-    spinlock_lock(&heap->lock);
+    memset(heap, 0, sizeof *heap);
+    heap->instance = instance;
+    heap->step = step;
+    heap->page_shift = (uint32_t)__builtin_ctzll(os_page_size() >> UNIT_SHIFT);
+    heap->front = front;
+    heap->now_ms = os_now_ms();
+}
+
+/* First unit inside the span from which address plus front is a multiple of the alignment. */
+static uint32_t aligned_start(const struct span_heap *heap, const struct span *span, size_t alignment)
+{
+    uintptr_t address = (uintptr_t)region_address(span->region, span->start) + heap->front;
+    uintptr_t aligned = (address + alignment - 1) & ~(uintptr_t)(alignment - 1);
+    return span->start + (uint32_t)((aligned - address) >> UNIT_SHIFT);
+}
+
+/* Cuts [span->start, start) off as a free span of its own. */
+static void split_front(struct span_heap *heap, struct span *span, uint32_t start)
+{
+    struct region *region = span->region;
+    struct span *front = node_get(region);
+    if (span->clean != 0) { /* a page across the cut is about to be touched: in neither count */
+        uint32_t fresh = mark_dirty(heap, region, start, 1);
+        note_fresh(heap, fresh);
+        span->clean -= fresh;
+    }
+    front->start = span->start;
+    front->length = start - span->start;
+    front->clean = span->clean != 0 ? count_clean(heap, region, front->start, front->length) : 0;
+    span->start = start;
+    span->length -= front->length;
+    span->clean -= front->clean;
+    set_head(front);
+    set_tail(front);
+    bin_insert(heap, front);
+    heap->splits++;
+}
+
+bool span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
+                    uint32_t word, int64_t live_delta, struct taken_span *taken)
+{
+    uint32_t room = length;
+    if (alignment != 0) room += (uint32_t)(alignment >> UNIT_SHIFT) - heap->step;
+    heap_lock_enter(&heap->lock, thread_self());
+    struct span *span = bins_best(&heap->dirty, room);
+    if (span == NULL) span = bins_best(&heap->mixed, room);
+    if (span == NULL) {
+        heap_lock_leave(&heap->lock);
+        return false;
+    }
+    struct region *region = span->region;
+    uint32_t fresh = 0;
+    if (alignment != 0) {
+        uint32_t start = aligned_start(heap, span, alignment);
+        if (start != span->start) split_front(heap, span, start);
+    }
+    uint32_t start = span->start;
+    if (span->clean != 0) {
+        fresh = mark_dirty(heap, region, start, length);
+        note_fresh(heap, fresh);
+        span->clean -= fresh;
+    }
+    if (span->length != length) {
+        span->start = start + length;
+        span->length -= length;
+        set_head(span);
+        bin_update(heap, span);
+        heap->splits++;
+    } else {
+        word_store(&region->words[start + length - 1], 0);
+        bin_remove(heap, span);
+        node_put(span);
+    }
+    if (word_kind(word) == WORD_LARGE_LIVE) {
+        word |= length | (heap->generation++ << WORD_GENERATION_SHIFT & WORD_GENERATION_MASK);
+    }
+    word_store(&region->words[start], word);
+    if (start + length > region->high_water) region->high_water = start + length;
+    note_use(heap, length, live_delta);
+    heap_lock_leave(&heap->lock);
+    *taken = (struct taken_span){region, start, length, fresh};
+    return true;
+}
+
+/* ---- put ---- */
+
+static inline struct span *free_before(const struct region *region, uint32_t start)
+{
+    uint32_t word = word_load(&region->words[start - 1]); /* the edge is never free */
+    bool is_free = word_kind(word) == WORD_FREE_TAIL || word_kind(word) == WORD_FREE;
+    return is_free ? &region->spans[word & WORD_INDEX_MASK] : NULL;
+}
+
+static inline struct span *free_after(const struct region *region, uint32_t end)
+{
+    uint32_t word = word_load(&region->words[end]);
+    return word_kind(word) == WORD_FREE ? &region->spans[word & WORD_INDEX_MASK] : NULL;
+}
+
+/* Merges [start, start + length), the first word of which is 0, with its free neighbours. `clean` pages are inside. */
+static void insert_coalesced(struct span_heap *heap, struct region *region, uint32_t start,
+                             uint32_t length, uint32_t clean)
+{
+    struct span *before = free_before(region, start);
+    struct span *after = free_after(region, start + length);
+    if (after != NULL) {
+        word_store(&region->words[after->start], 0);
+        heap->coalesces++;
+    }
+    if (before != NULL) {
+        if (before->length > 1) word_store(&region->words[start - 1], 0);
+        heap->coalesces++;
+        before->length += length;
+        before->clean += clean;
+        if (after != NULL) {
+            before->length += after->length;
+            before->clean += after->clean;
+            bin_remove(heap, after);
+            node_put(after);
+        }
+        set_tail(before);
+        bin_update(heap, before);
+        return;
+    }
+    struct span *span = after;
+    if (span == NULL) {
+        span = node_get(region);
+        span->length = 0;
+        span->clean = 0;
+    }
+    span->start = start;
+    span->length += length;
+    span->clean += clean;
+    set_head(span);
+    set_tail(span);
+    if (after != NULL) {
+        bin_update(heap, span);
+    } else {
+        bin_insert(heap, span);
+    }
+}
+
+bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start,
+                   uint32_t length, uint32_t expected, int64_t live_delta)
+{
+    heap_lock_enter(&heap->lock, thread_self());
     word_t *word = &region->words[start];
-    if (word_load(word) != expected) {
-        spinlock_unlock(&heap->lock);
+    if (__builtin_expect(word_load(word) != expected, 0)) {
+        heap_lock_leave(&heap->lock);
         return false;
     }
     word_store(word, 0);
-    note_idle(region, start, length, now_ms);
-    insert_coalesced(heap, region, start, length, 0);
-    if (heap->free_dirty_bytes > heap->peak_dirty_bytes) {
-        heap->peak_dirty_bytes = heap->free_dirty_bytes;
+    if (heap->puts++ % CLOCK_EVERY == 0) {
+        heap->now_ms = os_now_ms();
+        if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
     }
-    note_change(heap, -(int64_t)length, live_delta);
-    spinlock_unlock(&heap->lock);
+    note_idle(region, start, length, heap->now_ms);
+    insert_coalesced(heap, region, start, length, 0);
+    note_use(heap, -(int64_t)length, live_delta);
+    heap_lock_leave(&heap->lock);
     return true;
+}
+
+void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
+{
+    heap_lock_enter(&heap->lock, thread_self());
+    note_use(heap, 0, live_delta);
+    heap_lock_leave(&heap->lock);
 }
 
 bool span_heap_claim(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
                      uint32_t expected)
 {
-    spinlock_lock(&heap->lock);
+    heap_lock_enter(&heap->lock, thread_self());
     word_t *word = &region->words[start];
     bool ours = word_load(word) == expected;
     if (ours) word_store(word, WORD(WORD_LARGE_CACHED) | length);
-    spinlock_unlock(&heap->lock);
+    heap_lock_leave(&heap->lock);
     return ours;
-}
-
-static void clear_dirty(struct region *region, uint32_t page, uint32_t pages)
-{
-    for (uint32_t last = page + pages; page < last; page++) {
-        region->dirty[page / 64] &= ~(UINT64_C(1) << (page % 64));
-    }
 }
 
 void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t start,
                          uint32_t length)
 {
-    uint32_t per_page = units_per_page();
-    spinlock_lock(&heap->lock);
+    uint32_t pages = length >> heap->page_shift;
+    heap_lock_enter(&heap->lock, thread_self());
     word_store(&region->words[start], 0);
-    clear_dirty(region, start / per_page, length / per_page);
-    insert_coalesced(heap, region, start, length, length / per_page);
+    mark_clean(region, start >> heap->page_shift, pages);
+    heap->clean_pages += pages;
+    insert_coalesced(heap, region, start, length, pages);
     heap->given_back_bytes += (uint64_t)length << UNIT_SHIFT;
-    note_change(heap, -(int64_t)length, 0);
-    spinlock_unlock(&heap->lock);
+    note_use(heap, -(int64_t)length, 0);
+    heap_lock_leave(&heap->lock);
 }
 
 void span_heap_add_region(struct span_heap *heap, struct region *region)
 {
     uint32_t first = region_first_unit(), end = region_end_unit(region);
-    spinlock_lock(&heap->lock);
+    heap_lock_enter(&heap->lock, thread_self());
     region->prev = NULL;
     region->next = heap->regions;
     if (heap->regions != NULL) heap->regions->prev = region;
     heap->regions = region;
     heap->region_count++;
     heap->reserved_bytes += (uint64_t)region->units << UNIT_SHIFT;
-    struct span *span = node_get(region);
-    span->start = first;
-    span->length = end - first;
-    span->clean = count_clean(region, first, end - first);
-    heap_insert(heap, span);
-    spinlock_unlock(&heap->lock);
+    heap->total_units += end - first;
+    uint32_t clean = count_clean(heap, region, first, end - first);
+    heap->clean_pages += clean;
+    insert_coalesced(heap, region, first, end - first, clean);
+    heap_lock_leave(&heap->lock);
 }
 
 /* ---- giving memory back ---- */
@@ -403,39 +508,36 @@ struct range {
 
 struct purge {
     struct span *detached; /* linked through next */
-    struct range ranges[PURGE_RANGES];
     size_t count;
     uint64_t bytes;
+    struct range ranges[PURGE_RANGES];
 };
 
-static bool page_is_idle(const struct region *region, uint32_t page, uint32_t now_ms, uint32_t idle_ms)
+static bool is_due(const struct region *region, uint32_t page, uint32_t now_ms, uint32_t idle_ms)
 {
+    if ((region->dirty[page / 64] >> (page % 64) & 1) == 0) return false;
     uint32_t chunk = (uint32_t)(((size_t)page * os_page_size()) >> CHUNK_SHIFT);
     return os_is_idle(region->idle_since[chunk], now_ms, idle_ms);
 }
 
-static bool page_is_dirty(const struct region *region, uint32_t page)
-{
-    return (region->dirty[page / 64] >> (page % 64) & 1) != 0;
-}
-
 /* Adds the old pages of a free span to the purge; true if there are any. */
-static bool collect_ranges(struct purge *purge, const struct span *span, uint32_t now_ms,
-                           uint32_t idle_ms, uint64_t wanted)
+static bool collect_ranges(const struct span_heap *heap, struct purge *purge, const struct span *span,
+                           uint32_t now_ms, uint32_t idle_ms, uint64_t wanted)
 {
-    uint32_t per_page = units_per_page();
-    uint32_t page = (span->start + per_page - 1) / per_page;
-    uint32_t end = (span->start + span->length) / per_page;
+    uint32_t page = first_page(heap, span->start);
+    uint32_t end = end_page(heap, span->start + span->length);
+    uint32_t touched = (span->region->high_water >> heap->page_shift) + 1;
+    if (end > touched) end = touched;
     size_t before = purge->count;
     while (page < end && purge->count < PURGE_RANGES && purge->bytes < wanted) {
-        if (!page_is_dirty(span->region, page) || !page_is_idle(span->region, page, now_ms, idle_ms)) {
+        uint32_t first = page;
+        uint64_t missing = (wanted - purge->bytes + os_page_size() - 1) / os_page_size();
+        while (page < end && page - first < missing && is_due(span->region, page, now_ms, idle_ms)) {
+            page++;
+        }
+        if (page == first) {
             page++;
             continue;
-        }
-        uint32_t first = page;
-        while (page < end && page_is_dirty(span->region, page) &&
-               page_is_idle(span->region, page, now_ms, idle_ms)) {
-            page++;
         }
         purge->ranges[purge->count++] = (struct range){span->region, first, page - first, false};
         purge->bytes += (uint64_t)(page - first) * os_page_size();
@@ -443,7 +545,7 @@ static bool collect_ranges(struct purge *purge, const struct span *span, uint32_
     return purge->count != before;
 }
 
-/* Detaches spans with old pages. Called with the lock held. */
+/* Detaches spans with old pages, the longest first. Called with the lock held. */
 static void purge_collect(struct span_heap *heap, struct purge *purge, uint32_t now_ms,
                           uint32_t idle_ms, uint64_t wanted)
 {
@@ -454,9 +556,8 @@ static void purge_collect(struct span_heap *heap, struct purge *purge, uint32_t 
             for (struct span *span = sets[set]->head[bin]; span != NULL; span = next) {
                 next = span->next;
                 if (purge->count == PURGE_RANGES || purge->bytes >= wanted) return;
-                if (dirty_bytes(span) == 0) continue;
-                if (!collect_ranges(purge, span, now_ms, idle_ms, wanted)) continue;
-                heap_remove(heap, span);
+                if (!collect_ranges(heap, purge, span, now_ms, idle_ms, wanted)) continue;
+                detach(heap, span);
                 word_store(&span->region->words[span->start],
                            WORD(WORD_LARGE_CACHED) | span->length);
                 span->next = purge->detached;
@@ -479,13 +580,14 @@ static void purge_discard(struct purge *purge, struct larder *instance)
 /* Puts the spans back with what has become clean. Called with the lock held. Returns the bytes given back. */
 static uint64_t purge_restore(struct span_heap *heap, struct purge *purge)
 {
-    uint64_t given_back = 0;
+    uint64_t pages = 0;
     for (size_t i = 0; i < purge->count; i++) {
         struct range *range = &purge->ranges[i];
         if (!range->discarded) continue;
-        clear_dirty(range->region, range->page, range->pages);
-        given_back += (uint64_t)range->pages * os_page_size();
+        mark_clean(range->region, range->page, range->pages);
+        pages += range->pages;
     }
+    heap->clean_pages += pages;
     while (purge->detached != NULL) {
         struct span *span = purge->detached;
         struct region *region = span->region;
@@ -493,36 +595,39 @@ static uint64_t purge_restore(struct span_heap *heap, struct purge *purge)
         uint32_t start = span->start, length = span->length;
         node_put(span);
         word_store(&region->words[start], 0);
-        insert_coalesced(heap, region, start, length, count_clean(region, start, length));
+        insert_coalesced(heap, region, start, length, count_clean(heap, region, start, length));
     }
-    heap->given_back_bytes += given_back;
-    return given_back;
+    uint64_t bytes = pages * os_page_size();
+    heap->given_back_bytes += bytes;
+    return bytes;
 }
 
-size_t span_heap_purge(struct span_heap *heap, struct larder *instance, uint32_t now_ms,
-                       uint32_t idle_ms, uint64_t keep_bytes)
+size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms, uint64_t keep_bytes)
 {
-    if (!backend_can_discard(instance)) return 0;
+    if (!backend_can_discard(heap->instance)) return 0;
     uint64_t total = 0;
     for (;;) {
-        struct purge purge = {.detached = NULL, .count = 0, .bytes = 0};
-        spinlock_lock(&heap->lock);
-        uint64_t dirty = heap->free_dirty_bytes;
-        if (dirty > keep_bytes) purge_collect(heap, &purge, now_ms, idle_ms, dirty - keep_bytes);
-        spinlock_unlock(&heap->lock);
+        struct purge purge;
+        purge.detached = NULL;
+        purge.count = 0;
+        purge.bytes = 0;
+        heap_lock_enter(&heap->lock, thread_self());
+        uint64_t bytes = free_bytes(heap);
+        if (bytes > keep_bytes) purge_collect(heap, &purge, now_ms, idle_ms, bytes - keep_bytes);
+        heap_lock_leave(&heap->lock);
         if (purge.count == 0) break;
-        purge_discard(&purge, instance);
-        spinlock_lock(&heap->lock);
+        purge_discard(&purge, heap->instance);
+        heap_lock_enter(&heap->lock, thread_self());
         uint64_t given_back = purge_restore(heap, &purge);
-        spinlock_unlock(&heap->lock);
+        heap_lock_leave(&heap->lock);
         total += given_back;
         if (given_back == 0) break; /* the system refuses: do not insist */
     }
     return (size_t)total;
 }
 
-static bool region_is_empty(struct region *region, uint32_t now_ms, uint32_t idle_ms,
-                            struct span **whole)
+static bool region_is_idle(struct region *region, uint32_t now_ms, uint32_t idle_ms,
+                           struct span **whole)
 {
     uint32_t first = region_first_unit();
     uint32_t word = word_load(&region->words[first]);
@@ -530,76 +635,106 @@ static bool region_is_empty(struct region *region, uint32_t now_ms, uint32_t idl
     *whole = &region->spans[word & WORD_INDEX_MASK];
     if ((*whole)->length != region_end_unit(region) - first) return false;
     uint32_t chunks = region->high_water >> (CHUNK_SHIFT - UNIT_SHIFT);
-    for (uint32_t chunk = 0; chunk <= chunks; chunk++) {
-        uint32_t since = region->idle_since[chunk];
-        if (since != 0 && !os_is_idle(since, now_ms, idle_ms)) return false;
+    for (uint32_t chunk = 0; chunk <= chunks && region->high_water != 0; chunk++) {
+        if (!os_is_idle(region->idle_since[chunk], now_ms, idle_ms)) return false;
     }
     return true;
+}
+
+/* Unlinks an idle region, or returns NULL. Called with the lock held. */
+static struct region *detach_region(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
+                                    bool reserved_too, uint64_t *bytes)
+{
+    struct span *whole = NULL;
+    struct region *region = heap->regions;
+    while (region != NULL && ((region->reserved && !reserved_too) ||
+                              !region_is_idle(region, now_ms, idle_ms, &whole))) {
+        region = region->next;
+    }
+    if (region == NULL) return NULL;
+    *bytes = ((uint64_t)whole->length << UNIT_SHIFT) -
+             ((uint64_t)whole->clean << (heap->page_shift + UNIT_SHIFT));
+    detach(heap, whole);
+    heap->clean_pages -= whole->clean;
+    heap->total_units -= whole->length;
+    if (region->prev != NULL) region->prev->next = region->next;
+    if (region->next != NULL) region->next->prev = region->prev;
+    if (heap->regions == region) heap->regions = region->next;
+    heap->region_count--;
+    heap->reserved_bytes -= (uint64_t)region->units << UNIT_SHIFT;
+    heap->given_back_bytes += *bytes;
+    return region;
 }
 
 size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                                bool reserved_too)
 {
-    size_t released = 0;
+    uint64_t released = 0;
     for (;;) {
-        struct span *whole = NULL;
-        spinlock_lock(&heap->lock);
-        struct region *region = heap->regions;
-        while (region != NULL &&
-               ((region->reserved && !reserved_too) ||
-                !region_is_empty(region, now_ms, idle_ms, &whole))) {
-            region = region->next;
-        }
-        if (region != NULL) {
-            uint64_t dirty = dirty_bytes(whole);
-            heap_remove(heap, whole);
-            if (region->prev != NULL) region->prev->next = region->next;
-            if (region->next != NULL) region->next->prev = region->prev;
-            if (heap->regions == region) heap->regions = region->next;
-            heap->region_count--;
-            heap->reserved_bytes -= (uint64_t)region->units << UNIT_SHIFT;
-            heap->given_back_bytes += dirty;
-            released += dirty;
-        }
-        spinlock_unlock(&heap->lock);
-        if (region == NULL) return released;
+        uint64_t bytes = 0;
+        heap_lock_enter(&heap->lock, thread_self());
+        struct region *region = detach_region(heap, now_ms, idle_ms, reserved_too, &bytes);
+        heap_lock_leave(&heap->lock);
+        if (region == NULL) return (size_t)released;
         region_release(region);
+        released += bytes;
     }
 }
 
 /* ---- figures ---- */
+
+uint64_t span_heap_free_bytes(struct span_heap *heap)
+{
+    heap_lock_enter(&heap->lock, thread_self());
+    if (!heap->lock.by_bias) heap->lock.spin.acquisitions--;
+    uint64_t bytes = free_bytes(heap);
+    heap_lock_leave(&heap->lock);
+    return bytes;
+}
 
 uint64_t span_heap_used_bytes(struct span_heap *heap)
 {
     return used_units(heap) << UNIT_SHIFT;
 }
 
-uint64_t span_heap_largest_free(struct span_heap *heap)
+/* In units, of what has been touched. */
+static uint32_t largest_free(struct span_heap *heap)
 {
     uint32_t largest = 0;
-    spinlock_lock(&heap->lock);
     struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
     for (int set = 0; set < 2; set++) {
         for (unsigned bin = SPAN_BINS; bin-- > 0;) {
-            const struct span *span = sets[set]->head[bin];
-            if (span == NULL) continue;
-            for (; span != NULL; span = span->next) {
-                if (span->length > largest) largest = span->length;
+            for (const struct span *span = sets[set]->head[bin]; span != NULL; span = span->next) {
+                uint32_t touched = span->length - (span->clean << heap->page_shift);
+                if (touched > largest) largest = touched;
             }
-            break;
         }
     }
-    spinlock_unlock(&heap->lock);
-    return (uint64_t)largest << UNIT_SHIFT;
+    return largest;
 }
 
-uint64_t span_heap_metadata_bytes(struct span_heap *heap)
+void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *figures)
 {
-    uint64_t bytes = 0;
-    spinlock_lock(&heap->lock);
+    heap_lock_enter(&heap->lock, thread_self());
+    if (!heap->lock.by_bias) heap->lock.spin.acquisitions--; /* looking does not count */
+    if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
+    uint64_t largest = (uint64_t)largest_free(heap) << UNIT_SHIFT;
+    if (largest > figures->largest_free) figures->largest_free = largest;
+    figures->used_bytes += used_units(heap) << UNIT_SHIFT;
+    figures->free_bytes += free_bytes(heap);
+    figures->reserved_bytes += heap->reserved_bytes;
+    figures->regions += heap->region_count;
     for (const struct region *region = heap->regions; region != NULL; region = region->next) {
-        bytes += region_metadata_bytes(region);
+        figures->metadata_bytes += region_metadata_bytes(region);
     }
-    spinlock_unlock(&heap->lock);
-    return bytes;
+    figures->peak_live_bytes += heap->peak_live_bytes;
+    figures->peak_held_bytes += heap->peak_held_bytes;
+    figures->peak_free_bytes += heap->peak_free_bytes;
+    figures->splits += heap->splits;
+    figures->coalesces += heap->coalesces;
+    figures->given_back_bytes += heap->given_back_bytes;
+    figures->lock_acquisitions += heap->lock.spin.acquisitions;
+    figures->lock_contended += heap->lock.spin.contended;
+    figures->lock_revocations += heap->lock.revocations;
+    heap_lock_leave(&heap->lock);
 }

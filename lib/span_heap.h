@@ -1,31 +1,40 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The span heap: best fit, split, coalesce, lowest address first, over an instance's regions.
+ * The span heap: best fit, split, coalesce, lowest address first, over the regions of one instance.
  */
 #ifndef LARDER_SPAN_HEAP_H
 #define LARDER_SPAN_HEAP_H
 
+#include "heap_lock.h"
 #include "region.h"
 
 enum { SPAN_BINS = 384 };
 
 struct span_bins {
+    uint32_t words; /* a bit for each word of `occupied` that is not 0 */
     uint64_t occupied[SPAN_BINS / 64];
     struct span *head[SPAN_BINS];
 };
 
 struct span_heap {
-    _Alignas(64) spinlock_t lock;
-    uint32_t step;          /* units; spans start at and span multiples of it. Fixed */
-    uint32_t front;         /* bytes, a multiple of step: where in a span the aligned address lies. Fixed */
-    struct region *regions; /* the rest is guarded by lock */
+    /* fixed */
+    uint32_t step;       /* units; spans start at and span multiples of it */
+    uint32_t page_shift; /* of units in a page */
+    uint32_t front;      /* bytes, a multiple of step: where in a span the aligned address lies */
+    struct larder *instance;
+
+    _Alignas(64) heap_lock_t lock;
+    struct region *regions; /* guarded by lock, as all below */
     uint32_t region_count;
-    uint64_t reserved_bytes;
-    _Atomic uint64_t used_units; /* in spans that are not free; may be read without the lock */
-    uint64_t free_dirty_bytes;   /* whole pages inside free spans that cost memory */
-    uint64_t live_bytes, peak_live_bytes; /* as callers last told */
-    uint64_t peak_held_bytes, peak_dirty_bytes;
     uint32_t generation; /* of large blocks' words */
+    uint32_t now_ms;     /* as last read, every CLOCK_EVERY puts */
+    uint32_t puts;
+    uint64_t reserved_bytes;
+    uint64_t total_units;        /* that may hold blocks */
+    _Atomic uint64_t used_units; /* in spans that are not free; may be read without the lock */
+    uint64_t clean_pages;        /* in free spans: they cost nothing */
+    uint64_t live_bytes, peak_live_bytes; /* as callers last told */
+    uint64_t peak_held_bytes, peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes, fresh_pages;
     struct span_bins dirty; /* free spans in which every page has been touched */
     struct span_bins mixed; /* those with clean pages, searched second */
@@ -38,14 +47,15 @@ struct taken_span {
     uint32_t fresh_pages;   /* pages in it that cost nothing before */
 };
 
-void span_heap_init(struct span_heap *heap, uint32_t step, uint32_t front);
+/* `front` in bytes. */
+void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t step, uint32_t front);
 
 /*
  * Takes a free span of `length` units (a multiple of step) such that its address plus front is a multiple of
  * alignment (bytes, 0 or a power of two above step). Sets its first word to `word`; if that is of kind
- * LARGE_LIVE, length and generation are added, and the span may be a few units longer than asked for, never by as
- * much as DIRECT_MIN. `live_delta` is what the calling thread's live bytes have changed by since it last told. The
- * caller must region_commit() the span before use. False where no span fits.
+ * LARGE_LIVE, length and generation are added. `live_delta` is what the calling thread's live bytes have changed by
+ * since it last told. The caller must region_commit() the span before use. False
+ * where no span fits.
  */
 bool span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment, uint32_t word,
                     int64_t live_delta, struct taken_span *taken);
@@ -55,7 +65,7 @@ bool span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment, u
  * somebody else freed it). All other words inside must be of kind NONE.
  */
 bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
-                   uint32_t expected, uint32_t now_ms, int64_t live_delta);
+                   uint32_t expected, int64_t live_delta);
 
 /*
  * The same in two steps, for a span whose pages are to be discarded in between: claim makes its first word LARGE_CACHED,
@@ -73,8 +83,7 @@ void span_heap_add_region(struct span_heap *heap, struct region *region);
  * Gives back to the kernel (or backend, by whole regions) what has been free for at least `idle_ms`, until at
  * most `keep_bytes` of touched free memory are left. Returns the bytes given back. No lock may be held.
  */
-size_t span_heap_purge(struct span_heap *heap, struct larder *instance, uint32_t now_ms,
-                       uint32_t idle_ms, uint64_t keep_bytes);
+size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms, uint64_t keep_bytes);
 
 /*
  * Detaches and releases every region in which nothing has been in use for `idle_ms`; reserved ones, of which the
@@ -83,8 +92,23 @@ size_t span_heap_purge(struct span_heap *heap, struct larder *instance, uint32_t
 size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                                bool reserved_too);
 
+/* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
+void span_heap_note_live(struct span_heap *heap, int64_t live_delta);
+
+/* Of touched pages in free spans. */
+uint64_t span_heap_free_bytes(struct span_heap *heap);
+
 uint64_t span_heap_used_bytes(struct span_heap *heap);
-uint64_t span_heap_largest_free(struct span_heap *heap);
-uint64_t span_heap_metadata_bytes(struct span_heap *heap);
+
+struct span_heap_figures {
+    uint64_t used_bytes, free_bytes; /* held: in spans in use, and in touched pages of free ones */
+    uint64_t reserved_bytes, regions, largest_free, metadata_bytes;
+    uint64_t peak_live_bytes, peak_held_bytes, peak_free_bytes;
+    uint64_t splits, coalesces, given_back_bytes;
+    uint64_t lock_acquisitions, lock_contended, lock_revocations;
+};
+
+/* Adds this heap's figures to *figures. */
+void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *figures);
 
 #endif

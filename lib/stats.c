@@ -19,8 +19,8 @@ static void collect_counters(struct larder *instance, larder_stats_t *stats)
     union {
         uint64_t sums[COUNTERS];
         struct {
-            uint64_t allocations, frees, allocated_bytes, freed_bytes, slow_allocations, miss_cold,
-                miss_size, failures, foreign_frees;
+            uint64_t allocations, frees, allocated_bytes, freed_bytes, slow_allocations, slow_frees,
+                blocks_moved, miss_cold, miss_size, failures, foreign_frees;
         } is;
     } all;
     _Static_assert(sizeof all.sums == sizeof all.is, "one name a counter");
@@ -34,6 +34,8 @@ static void collect_counters(struct larder *instance, larder_stats_t *stats)
     stats->miss_cold = all.is.miss_cold;
     stats->miss_size = all.is.miss_size;
     stats->hits = all.is.allocations - all.is.miss_cold - all.is.miss_size;
+    /* hits put and take one block each; everything else is in blocks_moved */
+    stats->cached_blocks = all.is.blocks_moved + (all.is.frees - all.is.slow_frees) - stats->thread_hits;
     stats->failures = all.is.failures;
     stats->foreign_frees = all.is.foreign_frees;
 }
@@ -46,7 +48,8 @@ static void collect_depots(struct larder *instance, larder_stats_t *stats)
         stats->depot_exchanges += depot->exchanges;
         stats->lock_acquisitions += depot->lock.acquisitions - 1;
         stats->lock_contended += depot->lock.contended;
-        for (const struct magazine *full = depot->full; full != NULL; full = full->next) {
+        for (const struct magazine *full =
+                 atomic_load_explicit(&depot->full, memory_order_relaxed); full != NULL; full = full->next) {
             stats->cached_blocks += full->count;
         }
         depot->lock.acquisitions--; /* looking does not count */
@@ -62,25 +65,25 @@ static void collect_threads(struct larder *instance, larder_stats_t *stats)
     spinlock_unlock(&instance->lock);
 }
 
-static void collect_heap(struct larder *instance, larder_stats_t *stats)
+static void collect_heaps(struct larder *instance, larder_stats_t *stats)
 {
-    struct span_heap *heap = &instance->heap;
-    stats->largest_free_span = span_heap_largest_free(heap);
-    stats->metadata_bytes += span_heap_metadata_bytes(heap);
-    spinlock_lock(&heap->lock);
-    stats->free_committed_bytes = heap->free_dirty_bytes;
-    stats->held_bytes = span_heap_used_bytes(heap) + heap->free_dirty_bytes;
-    stats->reserved_bytes = heap->reserved_bytes;
-    stats->regions = heap->region_count;
-    stats->peak_live_bytes = heap->peak_live_bytes;
-    stats->peak_held_bytes = heap->peak_held_bytes;
-    stats->peak_cached_bytes = heap->peak_dirty_bytes;
-    stats->splits = heap->splits;
-    stats->coalesces = heap->coalesces;
-    stats->given_back_bytes = heap->given_back_bytes;
-    stats->lock_acquisitions += heap->lock.acquisitions;
-    stats->lock_contended += heap->lock.contended;
-    spinlock_unlock(&heap->lock);
+    struct span_heap_figures figures = {0};
+    span_heap_add_figures(&instance->small_heap, &figures);
+    span_heap_add_figures(&instance->heap, &figures);
+    stats->largest_free_span = figures.largest_free;
+    stats->metadata_bytes += figures.metadata_bytes;
+    stats->free_committed_bytes = figures.free_bytes;
+    stats->held_bytes = figures.used_bytes + figures.free_bytes;
+    stats->reserved_bytes = figures.reserved_bytes;
+    stats->regions = figures.regions;
+    stats->peak_live_bytes = figures.peak_live_bytes;
+    stats->peak_held_bytes = figures.peak_held_bytes;
+    stats->peak_cached_bytes = figures.peak_free_bytes;
+    stats->splits = figures.splits;
+    stats->coalesces = figures.coalesces;
+    stats->given_back_bytes = figures.given_back_bytes;
+    stats->lock_acquisitions += figures.lock_acquisitions;
+    stats->lock_contended += figures.lock_contended;
 }
 
 static void collect(struct larder *instance, larder_stats_t *stats)
@@ -89,7 +92,7 @@ static void collect(struct larder *instance, larder_stats_t *stats)
     collect_counters(instance, stats);
     collect_depots(instance, stats);
     collect_threads(instance, stats);
-    collect_heap(instance, stats);
+    collect_heaps(instance, stats);
     stats->depot_cached_bytes = relaxed(&instance->depot_bytes) + relaxed(&instance->exact.bytes);
     stats->cached_blocks += relaxed(&instance->exact.blocks);
     stats->cached_bytes = cache_cached_bytes(instance);
@@ -104,7 +107,10 @@ static void collect(struct larder *instance, larder_stats_t *stats)
     uint64_t others = stats->live_bytes + stats->thread_cached_bytes + stats->depot_cached_bytes +
                       stats->free_committed_bytes + stats->metadata_bytes;
     stats->rounding_bytes = stats->held_bytes > others ? stats->held_bytes - others : 0;
+    stats->peak_live_bytes += relaxed(&instance->peak_record_live_bytes);
     if (stats->live_bytes > stats->peak_live_bytes) stats->peak_live_bytes = stats->live_bytes;
+    if (instance->capped) stats->peak_cached_bytes = 0; /* the cap's accounts know better */
+    stats->peak_cached_bytes += relaxed(&instance->peak_cached_bytes);
     if (stats->cached_bytes > stats->peak_cached_bytes) stats->peak_cached_bytes = stats->cached_bytes;
     stats->backend_allocations = relaxed(&instance->backend_allocations);
     stats->backend_frees = relaxed(&instance->backend_frees);

@@ -70,6 +70,14 @@ static void unlink_cache(struct larder *instance, struct thread_cache *cache)
     add_ended(instance, cache);
 }
 
+/* Spans of any whole number of units, without a cap to be accounted to, may go straight to the heap. */
+static size_t span_limit(const struct larder *instance)
+{
+    if (!instance->plain || instance->capped || instance->heap.step != 1) return 0;
+    size_t limit = ((size_t)region_max_units() - 1) << UNIT_SHIFT;
+    return limit < instance->config.max_cached_size ? limit : instance->config.max_cached_size;
+}
+
 static void cache_init(struct thread_cache *cache, struct larder *instance)
 {
     for (size_t i = 0; i < COUNTERS; i++) {
@@ -78,6 +86,8 @@ static void cache_init(struct thread_cache *cache, struct larder *instance)
     cache->class_shift = instance->class_shift;
     cache->class_limit = instance->plain ? instance->class_limit : 0;
     cache->class_min = SIZE_CLASS_MIN;
+    cache->span_limit = span_limit(instance);
+    cache->puts = 0;
     cache->hit_path = instance->plain && instance->config.policy == LARDER_POLICY_FIT;
     cache->shared = false;
     cache->live_told = 0;
@@ -144,13 +154,18 @@ static void teardown(void *unused)
         struct thread_cache *cache = thread_state.caches;
         thread_state.caches = cache->next_of_thread;
         struct larder *instance = cache_detach(cache);
-        if (instance != NULL) cache_retire(instance, cache);
+        if (instance != NULL) {
+            cache_retire(instance, cache);
+            heap_lock_disown(&instance->heap.lock, &thread_state);
+            heap_lock_disown(&instance->small_heap.lock, &thread_state);
+        }
         meta_pool_put(&cache_pool, cache);
     }
 }
 
 static void make_key(void)
 {
+    os_barrier_prepare();
     teardown_usable = pthread_key_create(&teardown_key, teardown) == 0;
 }
 

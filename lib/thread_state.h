@@ -12,7 +12,7 @@
 
 #include "cache.h"
 
-enum { DIRECT_CACHES = 8 };
+enum { DIRECT_CACHES = 8, SCOPE_CHECKED = 16 };
 
 enum thread_phase { THREAD_NEW, THREAD_ACTIVE, THREAD_ENDED };
 
@@ -21,6 +21,8 @@ struct thread_state {
     struct thread_cache *direct[DIRECT_CACHES];
     struct region *hint; /* the region last freed into; never NULL */
     struct larder *current;
+    uint32_t scope_depth;
+    struct larder *scopes[SCOPE_CHECKED]; /* what each open scope, up to so many, will restore */
     struct thread_cache *caches; /* all of the thread's, linked through next_of_thread */
     enum thread_phase phase;
 };
@@ -28,6 +30,12 @@ struct thread_state {
 #define LARDER_TLS __thread __attribute__((tls_model("initial-exec")))
 
 extern LARDER_TLS struct thread_state thread_state;
+
+/* Names the thread to a heap_lock; NULL before the first use of an instance and after teardown. */
+static inline const void *thread_self(void)
+{
+    return thread_state.phase == THREAD_ACTIVE ? &thread_state : NULL;
+}
 
 /* The calling thread's cache for an instance, made if need be; `late` where there can be none. Handles a wanted flush.
  * No lock may be held. */

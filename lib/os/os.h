@@ -42,6 +42,20 @@ void os_wake(_Atomic uint32_t *word);
 /* Lets another thread run. */
 void os_yield(void);
 
+/*
+ * Every running thread of the process executes a full memory barrier before this returns; a system call. Usable
+ * if os_barrier_prepare() found it so, else a plain barrier of the calling thread.
+ */
+void os_barrier_everywhere(void);
+void os_barrier_prepare(void);
+extern _Atomic bool os_barrier_found;
+
+/* True if os_barrier_everywhere() reaches other threads. */
+static inline bool os_barrier_is_remote(void)
+{
+    return atomic_load_explicit(&os_barrier_found, memory_order_relaxed);
+}
+
 /* A clock that never goes back, in milliseconds, a few milliseconds coarse: 3 ns a call. */
 uint32_t os_now_ms(void);
 

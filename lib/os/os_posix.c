@@ -103,6 +103,39 @@ void os_wake(_Atomic uint32_t *word)
 #endif
 }
 
+_Atomic bool os_barrier_found;
+static _Atomic int local_barrier; /* an exchange on anything is a full barrier */
+
+#if defined(__linux__) && defined(SYS_membarrier)
+/* from linux/membarrier.h, which older systems lack */
+enum { BARRIER_PRIVATE = 1 << 3, BARRIER_REGISTER_PRIVATE = 1 << 4 };
+
+void os_barrier_prepare(void)
+{
+    bool found = syscall(SYS_membarrier, BARRIER_REGISTER_PRIVATE, 0, 0) == 0 &&
+                 syscall(SYS_membarrier, BARRIER_PRIVATE, 0, 0) == 0;
+    atomic_store_explicit(&os_barrier_found, found, memory_order_relaxed);
+}
+
+void os_barrier_everywhere(void)
+{
+    if (os_barrier_is_remote()) {
+        syscall(SYS_membarrier, BARRIER_PRIVATE, 0, 0);
+    } else {
+        atomic_exchange_explicit(&local_barrier, 1, memory_order_seq_cst);
+    }
+}
+#else
+void os_barrier_prepare(void)
+{
+}
+
+void os_barrier_everywhere(void)
+{
+    atomic_exchange_explicit(&local_barrier, 1, memory_order_seq_cst);
+}
+#endif
+
 void os_yield(void)
 {
     sched_yield();

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#include "heap_lock.h"
+
+/* Takes the bias away from its owner; the spinlock is held. */
+static void revoke(heap_lock_t *lock)
+{
+    /* seq_cst and the barrier: before the owner's next look, or after its store of busy */
+    atomic_store_explicit(&lock->owner, NULL, memory_order_seq_cst);
+    os_barrier_everywhere();
+    for (int i = 0; atomic_load_explicit(&lock->busy, memory_order_acquire) != 0; i++) {
+        if (i < 100) {
+            os_pause();
+        } else {
+            os_yield(); /* preempted inside */
+        }
+    }
+    lock->revocations++;
+    lock->streak_needed =
+        lock->streak_needed < HEAP_LOCK_LAST_STREAK ? lock->streak_needed * 2 : HEAP_LOCK_LAST_STREAK;
+}
+
+__attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, const void *self)
+{
+    spinlock_lock(&lock->spin);
+    const void *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
+    if (owner != NULL && owner != self) revoke(lock);
+    lock->by_bias = false;
+    lock->entries++;
+    if (self == NULL || self != lock->last) {
+        lock->last = self;
+        lock->streak = 0;
+        return;
+    }
+    if (lock->streak_needed == 0) lock->streak_needed = HEAP_LOCK_FIRST_STREAK;
+    if (++lock->streak >= lock->streak_needed && os_barrier_is_remote()) {
+        lock->streak = 0;
+        /* relaxed: only this thread may take it for granted */
+        atomic_store_explicit(&lock->owner, self, memory_order_relaxed);
+    }
+}
+
+void heap_lock_disown(heap_lock_t *lock, const void *self)
+{
+    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) != self) return;
+    spinlock_lock(&lock->spin);
+    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == self) {
+        atomic_store_explicit(&lock->owner, NULL, memory_order_relaxed);
+    }
+    if (lock->last == self) lock->last = NULL;
+    spinlock_unlock(&lock->spin);
+}
+
+void heap_lock_reset(heap_lock_t *lock)
+{
+    spinlock_reset(&lock->spin);
+    atomic_store_explicit(&lock->busy, 0, memory_order_relaxed);
+    atomic_store_explicit(&lock->owner, NULL, memory_order_relaxed);
+    lock->last = NULL;
+}
