@@ -575,7 +575,7 @@ void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size
 {
     size_t front = instance->front;
     size_t total = size + front + instance->back;
-    *too_large = ((total + alignment) >> UNIT_SHIFT) >= region_max_units();
+    *too_large = alignment > MAP_GRANULE || (total + alignment) >> UNIT_SHIFT >= region_max_units();
     if (*too_large) return NULL;
     /* an over-aligned address behind a front needs a span that starts askew: no class can have it */
     bool askew = front != 0 && alignment > instance->config.alignment;
