@@ -171,7 +171,7 @@ size_t cache_trim(struct larder *instance, size_t bytes)
     if (bytes == 0 || !backend_can_discard(instance)) {
         release_empty(instance, os_now_ms(), 0, bytes == 0);
     }
-    return cache_cached_bytes(instance);
+    return (size_t)cache_cached_bytes(instance);
 }
 
 void cache_trim_all(void)

@@ -196,7 +196,7 @@ static void free_record(struct larder *owner, struct thread_cache *cache, struct
                   record->size <= config->max_cached_size &&
                   !atomic_load_explicit(&owner->orphaned, memory_order_relaxed);
     count_free(cache, record->size);
-    cache_note_record(owner, 0 - record->size);
+    cache_note_record(owner, 0 - (uint64_t)record->size);
     if (caches) {
         exact_free(owner, cache, record);
     } else {
@@ -404,7 +404,7 @@ int larder_record_free(void *ptr)
     struct thread_cache *cache = thread_cache_of(found.owner);
     count_free(cache, found.size);
     count_add(cache, &cache->counters.slow_frees, 1);
-    cache_note_record(found.owner, 0 - found.size);
+    cache_note_record(found.owner, 0 - (uint64_t)found.size);
     block_forget(found.record);
     if (atomic_load_explicit(&found.owner->orphaned, memory_order_relaxed)) {
         cache_orphan_freed(found.owner);

@@ -41,7 +41,7 @@ static void resize_slot(struct work *work, size_t i, size_t size)
     }
     if (work->sizes[i] <= 16 * KIB && size <= 16 * KIB)
         ck_assert(pattern_holds(moved, work->sizes[i] < size ? work->sizes[i] : size, i));
-    work->live_bytes += size - work->sizes[i];
+    work->live_bytes = work->live_bytes + size - work->sizes[i];
     work->blocks[i] = moved;
     work->sizes[i] = size;
     pattern_fill(moved, size, i);
@@ -199,7 +199,7 @@ START_TEST(other_instances_give_up_their_caches_too)
     for (size_t size = 64; size <= MIB; size *= 2)
         larder_free(hoarder, larder_alloc(hoarder, size));
     atomic_store(&source.budget_bytes, count_of(&source.outstanding_bytes));
-    block = larder_alloc(needy, count_of(&source.outstanding_bytes) / 2);
+    block = larder_alloc(needy, (size_t)count_of(&source.outstanding_bytes) / 2);
     ck_assert_ptr_nonnull(block);
     ck_assert_uint_eq(stats_of(hoarder).cached_bytes, 0);
     larder_free(needy, block);

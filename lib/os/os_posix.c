@@ -81,12 +81,19 @@ void *os_map(size_t size)
     return ptr == MAP_FAILED ? NULL : ptr;
 }
 
+/* Where a long has 32 bits and time_t has 64, the futex call of old takes the former's timespec. */
+#ifdef SYS_futex_time64
+#define WAIT_CALL (sizeof(time_t) > sizeof(long) ? SYS_futex_time64 : SYS_futex)
+#else
+#define WAIT_CALL SYS_futex
+#endif
+
 void os_wait(_Atomic uint32_t *word, uint32_t value, unsigned timeout_us)
 {
-    struct timespec timeout = {.tv_sec = timeout_us / 1000000u,
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_us / 1000000u),
                                .tv_nsec = (long)(timeout_us % 1000000u) * 1000};
 #if defined(__linux__) && defined(SYS_futex)
-    syscall(SYS_futex, (uint32_t *)word, FUTEX_WAIT_PRIVATE, value, &timeout, NULL, 0);
+    syscall(WAIT_CALL, (uint32_t *)word, FUTEX_WAIT_PRIVATE, value, &timeout, NULL, 0);
 #else
     (void)value;
     (void)word;
