@@ -62,6 +62,14 @@ int run_suite(Suite *suite)
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+bool emulated_or_note(const char *left_out)
+{
+    if (!getenv("MESON_EXE_WRAPPER"))
+        return false;
+    fprintf(stderr, "note: left out under an emulator: %s\n", left_out);
+    return true;
+}
+
 /* -- Instances -- */
 
 larder_config_t test_config(larder_policy_t policy, const larder_backend_t *backend)

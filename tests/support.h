@@ -53,6 +53,12 @@ TCase *add_claims(Suite *suite, const char *name);
  */
 int run_suite(Suite *suite);
 
+/*
+ * True, with a note, where an emulator runs this process (Meson says so): `left_out` tells what that
+ * makes impossible to test.
+ */
+bool emulated_or_note(const char *left_out);
+
 /* -- Instances --------------------------------------------------------------------------------- */
 
 /* Defaults, with errors recorded and, so that clocks play no part, without decay. */
