@@ -52,8 +52,8 @@ static void print_help(void)
         "\n"
         "How it chooses: by time x square root of peak RSS, each compared to the best of the\n"
         "trace; twice the time weighs as much as four times the memory. Within 5 % the one with\n"
-        "fewer page faults. With --touch none by time alone. c10-design, larder-passthrough\n"
-        "and none are there to compare with and never recommended.");
+        "fewer page faults. With --touch none by time alone. c10, c10-design,\n"
+        "larder-passthrough and none are there to compare with and never recommended.");
 }
 
 enum {
@@ -181,6 +181,7 @@ static int list_backends(struct pick *pick)
             }
         }
         backend->candidate = strcmp(backend->name, "none") != 0 &&
+                             strcmp(backend->name, "c10") != 0 &&
                              strcmp(backend->name, "c10-design") != 0 &&
                              strcmp(backend->name, "larder-passthrough") != 0;
         pick->backend_count++;

@@ -18,8 +18,10 @@ static const struct entry {
      "larder, no caching, over the system's malloc: what its calls cost"},
     {"system", system_open, "the malloc of this process: glibc's, musl's, scudo on Android"},
     {"mimalloc", mimalloc_open, "mimalloc, opened beside the system's malloc"},
+    {"c10", c10_open,
+     "PyTorch's c10::CPUCachingAllocator itself, of libc10.so.1.13: for comparison"},
     {"c10-design", c10_design_open,
-     "the design of PyTorch's c10::CPUCachingAllocator, written anew: for comparison"},
+     "its design, written anew: for comparison where there is no libc10"},
     {"none", none_open, "no allocator at all: what the harness itself costs"},
 };
 

@@ -5,6 +5,10 @@
 
 #include "allocator.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Each fills everything but `name`. Returns 0, or a negative errno and the reason in `why`. */
 typedef int allocator_open_function(struct allocator *out, char *why, size_t why_size);
 
@@ -12,7 +16,11 @@ allocator_open_function larder_fit_open, larder_exact_open, larder_mimalloc_open
     larder_passthrough_open;
 allocator_open_function system_open;
 allocator_open_function mimalloc_open;
-allocator_open_function c10_design_open;
+allocator_open_function c10_open, c10_design_open; /* C++; without it they say how to get it */
 allocator_open_function none_open;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
