@@ -96,7 +96,7 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     size_t least = round_up(((size_t)units + 2 * region_first_unit()) << UNIT_SHIFT, MAP_GRANULE);
     size_t wanted = RESERVE_SIZE;
     if (!instance->backend_reserves) {
-        size_t quarter = round_up(span_heap_used_bytes(heap) / 4, MAP_GRANULE);
+        size_t quarter = round_up((size_t)(span_heap_used_bytes(heap) / 4), MAP_GRANULE);
         wanted = quarter < REGION_MIN ? REGION_MIN : quarter > REGION_MAX ? REGION_MAX : quarter;
     }
     if (wanted < least) wanted = least;
@@ -120,7 +120,7 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     region->spans_used = 0;
     region->high_water = 0;
     region->unused_runs = NULL;
-    region->runs_used = 0;
+    atomic_store_explicit(&region->runs_used, 0, memory_order_relaxed);
     region->next = region->prev = NULL;
     spinlock_reset(&region->runs_lock);
     uintptr_t base = atomic_load_explicit(&region->base, memory_order_relaxed);
@@ -173,10 +173,12 @@ struct run *region_run_get(struct region *region)
 {
     spinlock_lock(&region->runs_lock);
     struct run *run = region->unused_runs;
+    uint32_t used = atomic_load_explicit(&region->runs_used, memory_order_relaxed);
     if (run != NULL) {
         region->unused_runs = run->next;
-    } else if (region->runs_used < region->units / RUN_MIN_UNITS) {
-        run = &region->runs[region->runs_used++];
+    } else if (used < region->units / RUN_MIN_UNITS) {
+        run = &region->runs[used];
+        atomic_store_explicit(&region->runs_used, used + 1, memory_order_relaxed);
     }
     spinlock_unlock(&region->runs_lock);
     if (run != NULL) run->region = region;
@@ -194,7 +196,7 @@ void region_run_put(struct region *region, struct run *run)
 size_t region_metadata_bytes(const struct region *region)
 {
     return (size_t)region->high_water * sizeof(word_t) + region->spans_used * sizeof(struct span) +
-           region->runs_used * sizeof(struct run) +
+           atomic_load_explicit(&region->runs_used, memory_order_relaxed) * sizeof(struct run) +
            ((size_t)region->high_water >> (CHUNK_SHIFT - UNIT_SHIFT)) * sizeof(uint32_t) +
            ((size_t)region->high_water << UNIT_SHIFT) / os_page_size() / 8;
 }

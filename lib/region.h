@@ -138,7 +138,7 @@ struct region {
     /* guarded by runs_lock */
     spinlock_t runs_lock;
     struct run *unused_runs;
-    uint32_t runs_used;
+    _Atomic uint32_t runs_used; /* read without it for statistics */
 
     _Atomic size_t committed; /* bytes usable from base on, for a reserved region; grows only */
 };
