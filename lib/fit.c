@@ -107,40 +107,42 @@ static size_t span_bytes(uint32_t units)
 }
 
 /* Back with a span that could not be made usable. */
-static void undo_take(struct span_heap *heap, const struct taken_span *taken)
+static void undo_take(struct span_heap *heap, struct taken_span taken, uint32_t units)
 {
-    struct region *region = taken->region;
-    uint32_t word = word_load(&region->words[taken->start]);
+    uint32_t word = word_load(&taken.region->words[taken.start]);
     if (!heap->instance->capped) {
-        span_heap_put(heap, region, taken->start, taken->length, word, 0);
-    } else if (span_heap_claim(heap, region, taken->start, taken->length, word)) {
-        span_heap_put_clean(heap, region, taken->start, taken->length);
+        span_heap_put(heap, taken.region, taken.start, units, word, 0);
+    } else if (span_heap_claim(heap, taken.region, taken.start, units, word)) {
+        span_heap_put_clean(heap, taken.region, taken.start, units);
     }
 }
 
-/* A span from the heap, growing it if need be, usable. */
-static bool take_span(struct span_heap *heap, struct thread_cache *cache, uint32_t units,
-                      size_t alignment, uint32_t word, struct taken_span *taken)
+/* A span from the heap, growing it if need be, usable; region is NULL where there is no memory. */
+static struct taken_span take_span(struct span_heap *heap, struct thread_cache *cache,
+                                   uint32_t units, size_t alignment, uint32_t word)
 {
     struct larder *instance = heap->instance;
     if (alignment <= span_bytes(heap->step)) alignment = 0;
     int64_t delta = tell_live(heap, cache);
-    while (!span_heap_take(heap, units, alignment, word, delta, taken)) {
+    struct taken_span taken = span_heap_take(heap, units, alignment, word, delta);
+    while (__builtin_expect(taken.region == NULL, 0)) {
         struct region *region = region_create(heap, units + (uint32_t)(alignment >> UNIT_SHIFT));
         if (region == NULL) {
             cache->live_told -= (uint64_t)delta;
-            return false;
+            return taken;
         }
         span_heap_add_region(heap, region);
+        taken = span_heap_take(heap, units, alignment, word, delta);
     }
     if (instance->capped) {
-        cache_unreserve(instance, span_bytes(taken->length) - taken->fresh_pages * os_page_size());
+        cache_unreserve(instance, span_bytes(units) - taken.fresh_pages * os_page_size());
     }
-    if (taken->region->reserved && region_commit(taken->region, taken->start + taken->length) != 0) {
-        undo_take(heap, taken);
-        return false;
+    if (taken.fresh_pages != 0 && taken.region->reserved &&
+        region_commit(taken.region, taken.start + units) != 0) {
+        undo_take(heap, taken, units);
+        taken.region = NULL;
     }
-    return true;
+    return taken;
 }
 
 /* Makes room for `bytes` under the cap by giving back what has been free longest. */
@@ -191,19 +193,18 @@ static bool put_span(struct thread_cache *cache, struct region *region, uint32_t
 static struct run *run_create(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
     struct depot *depot = &instance->depots[c];
-    struct taken_span taken;
-    if (!take_span(&instance->small_heap, cache, depot->run_units, 0, WORD(WORD_LARGE_CACHED), &taken)) {
-        return NULL;
-    }
+    struct taken_span taken =
+        take_span(&instance->small_heap, cache, depot->run_units, 0, WORD(WORD_LARGE_CACHED));
+    if (taken.region == NULL) return NULL;
     if (taken.fresh_pages != 0) count_add(cache, &cache->counters.miss_cold, 1);
     struct region *region = taken.region;
     struct run *run = region_run_get(region);
     if (run == NULL) {
-        put_span(cache, region, taken.start, taken.length, WORD(WORD_LARGE_CACHED));
+        put_span(cache, region, taken.start, depot->run_units, WORD(WORD_LARGE_CACHED));
         return NULL;
     }
     run->start = taken.start;
-    run->length = taken.length;
+    run->length = depot->run_units;
     run->block_size = depot->block_size;
     run->reciprocal = (uint32_t)(((UINT64_C(1) << 32) + depot->block_size - 1) / depot->block_size);
     run->size_class = (uint16_t)c;
@@ -503,32 +504,32 @@ static void *alloc_class(struct larder *instance, struct thread_cache *cache, un
         mark_live(instance, round.word, c, size);
         return round.ptr;
     }
-    struct taken_span taken;
     uint32_t word = WORD(WORD_LIVE) | c << WORD_CLASS_SHIFT | (uint32_t)(depot->block_size - size);
-    if (!take_span(&instance->small_heap, cache, depot->block_size >> UNIT_SHIFT, 0, word, &taken)) return NULL;
+    struct taken_span taken =
+        take_span(&instance->small_heap, cache, depot->block_size >> UNIT_SHIFT, 0, word);
+    if (taken.region == NULL) return NULL;
     if (taken.fresh_pages != 0) count_add(cache, &cache->counters.miss_cold, 1);
     return region_address(taken.region, taken.start);
 }
 
-static void set_slack(const struct taken_span *taken, size_t size)
+static void set_slack(struct taken_span taken, uint32_t units, size_t size)
 {
-    word_store(&taken->region->words[taken->start + 1],
-               (uint32_t)(span_bytes(taken->length) - size));
+    word_store(&taken.region->words[taken.start + 1], (uint32_t)(span_bytes(units) - size));
 }
 
 void *fit_alloc_span(struct larder *instance, struct thread_cache *cache, size_t size)
 {
-    struct taken_span taken;
     uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
     count_alloc(cache, size); /* before, so that the heap sees the peak */
-    if (!take_span(&instance->heap, cache, units, 0, WORD(WORD_LARGE_LIVE), &taken)) {
+    struct taken_span taken = take_span(&instance->heap, cache, units, 0, WORD(WORD_LARGE_LIVE));
+    if (__builtin_expect(taken.region == NULL, 0)) {
         count_add(cache, &cache->counters.allocations, UINT64_MAX);
         count_add(cache, &cache->counters.allocated_bytes, 0 - (uint64_t)size);
         return NULL;
     }
     if (taken.fresh_pages != 0) count_add(cache, &cache->counters.miss_cold, 1);
     count_add(cache, &cache->counters.slow_allocations, 1);
-    set_slack(&taken, size);
+    set_slack(taken, units, size);
     return region_address(taken.region, taken.start);
 }
 
@@ -551,10 +552,11 @@ static void *alloc_large(struct larder *instance, struct thread_cache *cache, si
 {
     uint32_t units = round_units(instance, total);
     if (units < 2) units = 2;
-    struct taken_span taken;
-    if (!take_span(&instance->heap, cache, units, alignment, WORD(WORD_LARGE_LIVE), &taken)) return NULL;
+    struct taken_span taken =
+        take_span(&instance->heap, cache, units, alignment, WORD(WORD_LARGE_LIVE));
+    if (taken.region == NULL) return NULL;
     if (taken.fresh_pages != 0) count_add(cache, &cache->counters.miss_cold, 1);
-    set_slack(&taken, size);
+    set_slack(taken, units, size);
     return region_address(taken.region, taken.start);
 }
 
@@ -687,7 +689,7 @@ int fit_walk_region(struct region *region, larder_walk_fn *fn, void *context)
     size_t front = region->instance->front;
     struct fit_block block;
     const char *state;
-    for (uint32_t unit = region_first_unit(); unit < region->high_water;) {
+    for (uint32_t unit = region_first_unit(); unit < region->top;) {
         uint32_t value = word_load(&region->words[unit]);
         uintptr_t address = (uintptr_t)region_address(region, unit) + front;
         if (word_kind(value) == WORD_RUN) {

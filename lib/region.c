@@ -118,7 +118,7 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     region->instance_slot = instance->slot;
     region->unused = NULL;
     region->spans_used = 0;
-    region->high_water = 0;
+    region->top = region_first_unit();
     region->unused_runs = NULL;
     atomic_store_explicit(&region->runs_used, 0, memory_order_relaxed);
     region->next = region->prev = NULL;
@@ -195,10 +195,10 @@ void region_run_put(struct region *region, struct run *run)
 
 size_t region_metadata_bytes(const struct region *region)
 {
-    return (size_t)region->high_water * sizeof(word_t) + region->spans_used * sizeof(struct span) +
+    return (size_t)region->top * sizeof(word_t) + region->spans_used * sizeof(struct span) +
            atomic_load_explicit(&region->runs_used, memory_order_relaxed) * sizeof(struct run) +
-           ((size_t)region->high_water >> (CHUNK_SHIFT - UNIT_SHIFT)) * sizeof(uint32_t) +
-           ((size_t)region->high_water << UNIT_SHIFT) / os_page_size() / 8;
+           ((size_t)region->top >> (CHUNK_SHIFT - UNIT_SHIFT)) * sizeof(uint32_t) +
+           ((size_t)region->top << UNIT_SHIFT) / os_page_size() / 8;
 }
 
 void region_fork_lock(void)

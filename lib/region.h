@@ -86,6 +86,7 @@ struct span {
     struct region *region;
     uint32_t start, length; /* units */
     uint32_t clean;         /* pages inside that have not been touched since they came or were discarded */
+    uint32_t index; /* of this node in its region's table; fixed */
     uint16_t bin;
     bool in_dirty_bins;
 };
@@ -131,7 +132,7 @@ struct region {
     struct span *spans;  /* table of nodes */
     struct span *unused; /* list of them */
     uint32_t spans_used; /* nodes ever used */
-    uint32_t high_water; /* units below have been handed out at some time */
+    uint32_t top;        /* units from here on have never been handed out, and are in no free span */
     uint64_t *dirty;     /* a bit a page: touched since it came or was discarded */
     uint32_t *idle_since; /* a time a chunk: when something in it was last freed */
 

@@ -15,6 +15,9 @@
  * wholly inside one free span (a page that is partly in use is dirty), so the clean count of a span is the sum over
  * its parts when spans merge, and only a split has to look at the bitmap, and only if there are clean pages.
  *
+ * What has never been handed out is no span but lies above each region's top. When nothing fits, the top of the first region with
+ * room rises, from the free span just below it if there is one, so growth needs only what that span lacks.
+ *
  * Age is kept beside the spans, in chunks of 64 KiB: when a block is freed, its chunks note the time. A long idle stretch
  * thus ages although its neighbours are busy and merge with it all day. Purging detaches the spans with
  * something old in them (their first word becomes LARGE_CACHED, so neighbours do not merge with them), discards the old pages
@@ -146,9 +149,10 @@ static inline struct span *node_get(struct region *region)
     if (span != NULL) {
         region->unused = span->next;
     } else {
-        span = &region->spans[region->spans_used++];
+        span = &region->spans[region->spans_used];
+        span->index = region->spans_used++;
+        span->region = region;
     }
-    span->region = region;
     return span;
 }
 
@@ -158,21 +162,16 @@ static inline void node_put(struct span *span)
     span->region->unused = span;
 }
 
-static inline uint32_t node_index(const struct span *span)
-{
-    return (uint32_t)(span - span->region->spans);
-}
-
 static inline void set_head(struct span *span)
 {
-    word_store(&span->region->words[span->start], WORD(WORD_FREE) | node_index(span));
+    word_store(&span->region->words[span->start], WORD(WORD_FREE) | span->index);
 }
 
 static inline void set_tail(struct span *span)
 {
     if (span->length == 1) return;
     word_store(&span->region->words[span->start + span->length - 1],
-               WORD(WORD_FREE_TAIL) | node_index(span));
+               WORD(WORD_FREE_TAIL) | span->index);
 }
 
 /* Takes a whole span out of its bin and clears its words. */
@@ -264,10 +263,9 @@ static inline void note_use(struct span_heap *heap, int64_t units, int64_t live_
     }
 }
 
-/* `pages` clean ones begin to cost. */
+/* After `pages` have begun to cost. */
 static void note_fresh(struct span_heap *heap, uint32_t pages)
 {
-    heap->clean_pages -= pages;
     heap->fresh_pages += pages;
     uint64_t held = (heap->total_units << UNIT_SHIFT) -
                     (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
@@ -282,95 +280,7 @@ static void note_idle(struct region *region, uint32_t start, uint32_t length, ui
     }
 }
 
-/* ---- take ---- */
-
-void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t step, uint32_t front)
-{
-    memset(heap, 0, sizeof *heap);
-    heap->instance = instance;
-    heap->step = step;
-    heap->page_shift = (uint32_t)__builtin_ctzll(os_page_size() >> UNIT_SHIFT);
-    heap->front = front;
-    heap->now_ms = os_now_ms();
-}
-
-/* First unit inside the span from which address plus front is a multiple of the alignment. */
-static uint32_t aligned_start(const struct span_heap *heap, const struct span *span, size_t alignment)
-{
-    uintptr_t address = (uintptr_t)region_address(span->region, span->start) + heap->front;
-    uintptr_t aligned = (address + alignment - 1) & ~(uintptr_t)(alignment - 1);
-    return span->start + (uint32_t)((aligned - address) >> UNIT_SHIFT);
-}
-
-/* Cuts [span->start, start) off as a free span of its own. */
-static void split_front(struct span_heap *heap, struct span *span, uint32_t start)
-{
-    struct region *region = span->region;
-    struct span *front = node_get(region);
-    if (span->clean != 0) { /* a page across the cut is about to be touched: in neither count */
-        uint32_t fresh = mark_dirty(heap, region, start, 1);
-        note_fresh(heap, fresh);
-        span->clean -= fresh;
-    }
-    front->start = span->start;
-    front->length = start - span->start;
-    front->clean = span->clean != 0 ? count_clean(heap, region, front->start, front->length) : 0;
-    span->start = start;
-    span->length -= front->length;
-    span->clean -= front->clean;
-    set_head(front);
-    set_tail(front);
-    bin_insert(heap, front);
-    heap->splits++;
-}
-
-bool span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
-                    uint32_t word, int64_t live_delta, struct taken_span *taken)
-{
-    uint32_t room = length;
-    if (alignment != 0) room += (uint32_t)(alignment >> UNIT_SHIFT) - heap->step;
-    heap_lock_enter(&heap->lock, thread_self());
-    struct span *span = bins_best(&heap->dirty, room);
-    if (span == NULL) span = bins_best(&heap->mixed, room);
-    if (span == NULL) {
-        heap_lock_leave(&heap->lock);
-        return false;
-    }
-    struct region *region = span->region;
-    uint32_t fresh = 0;
-    if (alignment != 0) {
-        uint32_t start = aligned_start(heap, span, alignment);
-        if (start != span->start) split_front(heap, span, start);
-    }
-    uint32_t start = span->start;
-    if (span->clean != 0) {
-        fresh = mark_dirty(heap, region, start, length);
-        note_fresh(heap, fresh);
-        span->clean -= fresh;
-    }
-    if (span->length != length) {
-        span->start = start + length;
-        span->length -= length;
-        set_head(span);
-        bin_update(heap, span);
-        heap->splits++;
-    } else {
-        word_store(&region->words[start + length - 1], 0);
-        bin_remove(heap, span);
-        node_put(span);
-    }
-    if (word_kind(word) == WORD_LARGE_LIVE) {
-        word |= length | (heap->generation++ << WORD_GENERATION_SHIFT & WORD_GENERATION_MASK);
-    }
-    word_store(&region->words[start], word);
-    if (start + length > region->high_water) region->high_water = start + length;
-    note_use(heap, length, live_delta);
-    heap_lock_leave(&heap->lock);
-    *taken = (struct taken_span){region, start, length, fresh};
-    return true;
-}
-
-/* ---- put ---- */
+/* ---- neighbours ---- */
 
 static inline struct span *free_before(const struct region *region, uint32_t start)
 {
@@ -384,6 +294,146 @@ static inline struct span *free_after(const struct region *region, uint32_t end)
     uint32_t word = word_load(&region->words[end]);
     return word_kind(word) == WORD_FREE ? &region->spans[word & WORD_INDEX_MASK] : NULL;
 }
+
+/* ---- take ---- */
+
+void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t step, uint32_t front)
+{
+    memset(heap, 0, sizeof *heap);
+    heap->instance = instance;
+    heap->step = step;
+    heap->page_shift = (uint32_t)__builtin_ctzll(os_page_size() >> UNIT_SHIFT);
+    heap->front = front;
+    heap->now_ms = os_now_ms();
+}
+
+/* First unit from `start` on at which address plus front is a multiple of the alignment. */
+static uint32_t aligned_start(const struct span_heap *heap, const struct region *region,
+                              uint32_t start, size_t alignment)
+{
+    uintptr_t address = (uintptr_t)region_address(region, start) + heap->front;
+    uintptr_t aligned = (address + alignment - 1) & ~(uintptr_t)(alignment - 1);
+    return start + (uint32_t)((aligned - address) >> UNIT_SHIFT);
+}
+
+/* Makes [start, end) a free span without looking at its neighbours. */
+static void insert_new(struct span_heap *heap, struct region *region, uint32_t start, uint32_t end)
+{
+    struct span *span = node_get(region);
+    span->start = start;
+    span->length = end - start;
+    span->clean = count_clean(heap, region, start, end - start);
+    set_head(span);
+    set_tail(span);
+    bin_insert(heap, span);
+}
+
+/* The end of a take: `fresh` pages begin to cost. */
+static inline struct taken_span finish_take(struct span_heap *heap, struct region *region,
+                                            uint32_t start, uint32_t length, uint32_t fresh,
+                                            uint32_t word, int64_t live_delta)
+{
+    if (word_kind(word) == WORD_LARGE_LIVE) {
+        word |= length | (heap->generation++ << WORD_GENERATION_SHIFT & WORD_GENERATION_MASK);
+    }
+    word_store(&region->words[start], word);
+    note_use(heap, length, live_delta);
+    return (struct taken_span){region, start, fresh};
+}
+
+/* Takes from a span that needs care: an alignment, or clean pages. */
+static struct taken_span take_part(struct span_heap *heap, struct span *span, uint32_t length,
+                                   size_t alignment, uint32_t word, int64_t live_delta)
+{
+    struct region *region = span->region;
+    uint32_t first = span->start, end = first + span->length;
+    uint32_t start = alignment != 0 ? aligned_start(heap, region, first, alignment) : first;
+    detach(heap, span);
+    heap->clean_pages -= span->clean;
+    uint32_t fresh = span->clean != 0 ? mark_dirty(heap, region, start, length) : 0;
+    /* what remains, and what of it is clean, is counted anew */
+    uint64_t clean = span->clean - fresh;
+    node_put(span);
+    if (start != first) insert_new(heap, region, first, start);
+    if (start + length != end) insert_new(heap, region, start + length, end);
+    heap->clean_pages += clean;
+    heap->splits++;
+    note_fresh(heap, fresh);
+    return finish_take(heap, region, start, length, fresh, word, live_delta);
+}
+
+/* Raises the top of a region that has room. */
+static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, size_t alignment,
+                                       uint32_t word, int64_t live_delta)
+{
+    for (struct region *region = heap->regions; region != NULL; region = region->next) {
+        uint32_t top = region->top;
+        struct span *below = top > region_first_unit() ? free_before(region, top) : NULL;
+        uint32_t first = below != NULL ? below->start : top;
+        uint32_t start = alignment != 0 ? aligned_start(heap, region, first, alignment) : first;
+        if (start > region_end_unit(region) || length > region_end_unit(region) - start) continue;
+        uint32_t old_clean = 0;
+        if (below != NULL) {
+            old_clean = below->clean;
+            detach(heap, below);
+            node_put(below);
+        }
+        /* an aligned start may lie above the old top, the span itself always ends above it: nothing shorter fits below */
+        region->top = start + length;
+        heap->total_units += region->top - top;
+        uint32_t fresh = mark_dirty(heap, region, start, length);
+        heap->clean_pages -= old_clean;
+        if (start != first) {
+            insert_new(heap, region, first, start);
+            heap->clean_pages += count_clean(heap, region, first, start - first);
+        }
+        note_fresh(heap, fresh);
+        return finish_take(heap, region, start, length, fresh, word, live_delta);
+    }
+    return (struct taken_span){NULL, 0, 0};
+}
+
+/* The rare ways: an alignment, or no fit without touching fresh pages. Called with the lock held. */
+static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *heap, uint32_t length,
+                                                             size_t alignment, uint32_t word,
+                                                             int64_t live_delta)
+{
+    uint32_t room = length;
+    if (alignment != 0) room += (uint32_t)(alignment >> UNIT_SHIFT) - heap->step;
+    struct span *span = bins_best(&heap->dirty, room);
+    if (span == NULL) span = bins_best(&heap->mixed, room);
+    struct taken_span taken = span != NULL
+                                  ? take_part(heap, span, length, alignment, word, live_delta)
+                                  : take_from_top(heap, length, alignment, word, live_delta);
+    heap_lock_leave(&heap->lock);
+    return taken;
+}
+
+struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
+                                 uint32_t word, int64_t live_delta)
+{
+    heap_lock_enter(&heap->lock, thread_self());
+    struct span *span = alignment == 0 ? bins_best(&heap->dirty, length) : NULL;
+    if (__builtin_expect(span == NULL, 0)) return take_slow(heap, length, alignment, word, live_delta);
+    struct region *region = span->region;
+    uint32_t start = span->start;
+    if (span->length != length) {
+        span->start = start + length;
+        span->length -= length;
+        set_head(span);
+        bin_update(heap, span);
+        heap->splits++;
+    } else {
+        word_store(&region->words[start + length - 1], 0);
+        bin_remove(heap, span);
+        node_put(span);
+    }
+    struct taken_span taken = finish_take(heap, region, start, length, 0, word, live_delta);
+    heap_lock_leave(&heap->lock);
+    return taken;
+}
+
+/* ---- put ---- */
 
 /* Merges [start, start + length), the first word of which is 0, with its free neighbours. `clean` pages are inside. */
 static void insert_coalesced(struct span_heap *heap, struct region *region, uint32_t start,
@@ -483,7 +533,6 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
 
 void span_heap_add_region(struct span_heap *heap, struct region *region)
 {
-    uint32_t first = region_first_unit(), end = region_end_unit(region);
     heap_lock_enter(&heap->lock, thread_self());
     region->prev = NULL;
     region->next = heap->regions;
@@ -491,10 +540,6 @@ void span_heap_add_region(struct span_heap *heap, struct region *region)
     heap->regions = region;
     heap->region_count++;
     heap->reserved_bytes += (uint64_t)region->units << UNIT_SHIFT;
-    heap->total_units += end - first;
-    uint32_t clean = count_clean(heap, region, first, end - first);
-    heap->clean_pages += clean;
-    insert_coalesced(heap, region, first, end - first, clean);
     heap_lock_leave(&heap->lock);
 }
 
@@ -526,8 +571,6 @@ static bool collect_ranges(const struct span_heap *heap, struct purge *purge, co
 {
     uint32_t page = first_page(heap, span->start);
     uint32_t end = end_page(heap, span->start + span->length);
-    uint32_t touched = (span->region->high_water >> heap->page_shift) + 1;
-    if (end > touched) end = touched;
     size_t before = purge->count;
     while (page < end && purge->count < PURGE_RANGES && purge->bytes < wanted) {
         uint32_t first = page;
@@ -543,6 +586,29 @@ static bool collect_ranges(const struct span_heap *heap, struct purge *purge, co
         purge->bytes += (uint64_t)(page - first) * os_page_size();
     }
     return purge->count != before;
+}
+
+/* A free span below the top takes in the rest of the top's page, so that the page can be given back whole. */
+static void round_top(struct span_heap *heap, struct span *span)
+{
+    struct region *region = span->region;
+    uint32_t rest = -region->top & ((1u << heap->page_shift) - 1);
+    if (rest == 0) return;
+    word_store(&region->words[region->top - 1], 0);
+    span->length += rest;
+    region->top += rest;
+    heap->total_units += rest;
+    if (span->length == rest + 1) set_head(span);
+    set_tail(span);
+    bin_update(heap, span);
+}
+
+static void round_tops(struct span_heap *heap)
+{
+    for (struct region *region = heap->regions; region != NULL; region = region->next) {
+        struct span *last = region->top > region_first_unit() ? free_before(region, region->top) : NULL;
+        if (last != NULL) round_top(heap, last);
+    }
 }
 
 /* Detaches spans with old pages, the longest first. Called with the lock held. */
@@ -612,6 +678,7 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
         purge.count = 0;
         purge.bytes = 0;
         heap_lock_enter(&heap->lock, thread_self());
+        round_tops(heap);
         uint64_t bytes = free_bytes(heap);
         if (bytes > keep_bytes) purge_collect(heap, &purge, now_ms, idle_ms, bytes - keep_bytes);
         heap_lock_leave(&heap->lock);
@@ -626,16 +693,19 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
     return (size_t)total;
 }
 
+/* True if nothing in the region has been in use for idle_ms; *whole is the free span that it consists of, if any. */
 static bool region_is_idle(struct region *region, uint32_t now_ms, uint32_t idle_ms,
                            struct span **whole)
 {
     uint32_t first = region_first_unit();
+    *whole = NULL;
+    if (region->top == first) return true;
     uint32_t word = word_load(&region->words[first]);
     if (word_kind(word) != WORD_FREE) return false;
     *whole = &region->spans[word & WORD_INDEX_MASK];
-    if ((*whole)->length != region_end_unit(region) - first) return false;
-    uint32_t chunks = region->high_water >> (CHUNK_SHIFT - UNIT_SHIFT);
-    for (uint32_t chunk = 0; chunk <= chunks && region->high_water != 0; chunk++) {
+    if (first + (*whole)->length != region->top) return false;
+    uint32_t last = (region->top - 1) >> (CHUNK_SHIFT - UNIT_SHIFT);
+    for (uint32_t chunk = first >> (CHUNK_SHIFT - UNIT_SHIFT); chunk <= last; chunk++) {
         if (!os_is_idle(region->idle_since[chunk], now_ms, idle_ms)) return false;
     }
     return true;
@@ -652,11 +722,14 @@ static struct region *detach_region(struct span_heap *heap, uint32_t now_ms, uin
         region = region->next;
     }
     if (region == NULL) return NULL;
-    *bytes = ((uint64_t)whole->length << UNIT_SHIFT) -
-             ((uint64_t)whole->clean << (heap->page_shift + UNIT_SHIFT));
-    detach(heap, whole);
-    heap->clean_pages -= whole->clean;
-    heap->total_units -= whole->length;
+    *bytes = 0;
+    if (whole != NULL) {
+        *bytes = ((uint64_t)whole->length << UNIT_SHIFT) -
+                 ((uint64_t)whole->clean << (heap->page_shift + UNIT_SHIFT));
+        detach(heap, whole);
+        heap->clean_pages -= whole->clean;
+        heap->total_units -= whole->length;
+    }
     if (region->prev != NULL) region->prev->next = region->next;
     if (region->next != NULL) region->next->prev = region->prev;
     if (heap->regions == region) heap->regions = region->next;

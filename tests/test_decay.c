@@ -4,6 +4,8 @@
  * before it sleeps. No test here asserts a time: they sleep past a tiny limit until the event, or
  * set a limit that no run reaches.
  */
+#include <unistd.h>
+
 #include "support.h"
 
 #include <time.h>
@@ -64,7 +66,8 @@ START_TEST(memory_idle_for_longer_than_the_decay_is_given_back_by_ticks)
     cached = stats_of(larder).cached_bytes;
     given_back = tick_until_empty(larder, larder);
     ck_assert_uint_eq(stats_of(larder).cached_bytes, 0);
-    ck_assert_uint_le(given_back, cached);
+    /* a page that is cached in part goes back whole, in either of two heaps */
+    ck_assert_uint_le(given_back, cached + 2 * (uint64_t)sysconf(_SC_PAGESIZE));
     ck_assert_uint_le(given_back, stats_of(larder).given_back_bytes);
     if (cached > 0)
         ck_assert_uint_gt(stats_of(larder).given_back_bytes, 0);
