@@ -88,10 +88,13 @@ START_TEST(an_alignment_beyond_reason_is_served_or_refused_but_harmless)
 {
     larder_config_t config;
     larder_t *larder;
+    size_t highest = SIZE_MAX / 2 + 1;
 
     SKIP_WITHOUT_BACKEND(config);
+    if (emulated_or_note("alignments above 1 GiB: it keeps a record of each page, used or not"))
+        highest = KIB * MIB;
     larder = must_create(&config);
-    for (size_t alignment = MIB; alignment != 0; alignment *= 2) {
+    for (size_t alignment = MIB; alignment != 0 && alignment <= highest; alignment *= 2) {
         void *block;
 
         errno = 0;
