@@ -99,10 +99,10 @@ static void list(struct depot *depot, struct run *run)
     run->listed = true;
 }
 
-uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t wanted)
+/* From the front of the list; the lock is held. */
+static uint32_t take_listed(struct depot *depot, struct round *rounds, uint32_t wanted)
 {
     uint32_t taken = 0;
-    spinlock_lock(&depot->lock);
     while (taken < wanted && depot->runs != NULL) {
         struct run *run = depot->runs;
         while (taken < wanted && run->free_bits != 0) {
@@ -113,15 +113,24 @@ uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t w
         }
         if (run->free_bits == 0) unlist(depot, run);
     }
+    return taken;
+}
+
+uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t wanted)
+{
+    spinlock_lock(&depot->lock);
+    uint32_t taken = take_listed(depot, rounds, wanted);
     spinlock_unlock(&depot->lock);
     return taken;
 }
 
-void depot_add_run(struct depot *depot, struct run *run)
+uint32_t depot_add_run(struct depot *depot, struct run *run, struct round *rounds, uint32_t wanted)
 {
     spinlock_lock(&depot->lock);
     list(depot, run);
+    uint32_t taken = take_listed(depot, rounds, wanted);
     spinlock_unlock(&depot->lock);
+    return taken;
 }
 
 struct run *run_of_word(const struct region *region, const word_t *word, uint32_t *index)

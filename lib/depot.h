@@ -42,8 +42,11 @@ uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms
  */
 uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t wanted);
 
-/* Adds a run, all of its blocks free. */
-void depot_add_run(struct depot *depot, struct run *run);
+/*
+ * Adds a new run and takes at least one and up to `wanted` of its blocks, all of which are free: a run leaves when its last
+ * block comes back, so one from which nothing was ever taken would stay for good.
+ */
+uint32_t depot_add_run(struct depot *depot, struct run *run, struct round *rounds, uint32_t wanted);
 
 /* Takes blocks back into their runs. Runs that are empty now are detached and returned, linked through next. */
 struct run *depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count);

@@ -376,8 +376,7 @@ static bool load_from_runs(struct larder *instance, struct thread_cache *cache, 
     if (taken == 0) {
         struct run *run = run_create(instance, cache, c);
         if (run != NULL) {
-            depot_add_run(&instance->depots[c], run);
-            taken = depot_take_blocks(&instance->depots[c], magazine->rounds, wanted);
+            taken = depot_add_run(&instance->depots[c], run, magazine->rounds, wanted);
         }
     }
     magazine->count = taken;
@@ -498,8 +497,7 @@ static void *alloc_class(struct larder *instance, struct thread_cache *cache, un
         if (depot_take_blocks(depot, &round, 1) == 0) {
             struct run *run = run_create(instance, cache, c);
             if (run == NULL) return NULL;
-            depot_add_run(depot, run);
-            if (depot_take_blocks(depot, &round, 1) == 0) return NULL;
+            depot_add_run(depot, run, &round, 1);
         }
         mark_live(instance, round.word, c, size);
         return round.ptr;
