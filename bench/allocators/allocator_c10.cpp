@@ -39,7 +39,7 @@ namespace
 
 constexpr std::size_t c10_alignment = 64;
 constexpr std::size_t slot_bytes = 160; /* distance, size, SmallVector<void *, 16> */
-constexpr int empty_slots = 4;
+constexpr std::size_t empty_slots = 4;
 
 struct flat_hash_map {
     signed char *slots; /* each begins with its distance from home; -1: free */
@@ -70,15 +70,15 @@ caching_allocator instance;
 /* False where there is no memory. */
 bool construct(const c10_library &library, caching_allocator *out)
 {
-    /* The map gives them back with operator delete. */
-    void *slots = ::operator new(slot_bytes *empty_slots, std::nothrow);
+    constexpr std::size_t bytes = slot_bytes * empty_slots;
+    void *slots = ::operator new(bytes, std::nothrow); /* the map gives them back to delete */
     if (slots == nullptr) {
         return false;
     }
-    std::memset(slots, 0, slot_bytes * empty_slots);
+    std::memset(slots, 0, bytes); /* a distance of 0 in the last one: end of table */
     auto *distances = static_cast<signed char *>(slots);
-    for (int i = 0; i < empty_slots - 1; i++) {
-        distances[static_cast<std::size_t>(i) * slot_bytes] = -1;
+    for (std::size_t i = 0; i < empty_slots - 1; i++) {
+        distances[i * slot_bytes] = -1;
     }
     *out = {library.virtual_functions + 2, {distances, 0, 63, empty_slots - 1, 0.5F, 0}};
     return true;
