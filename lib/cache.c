@@ -321,6 +321,7 @@ static void instance_end(struct larder *instance)
 {
     release_empty(instance, os_now_ms(), 0, true);
     registry_remove(instance);
+    if (instance->heap.loops != NULL) span_loops_put(instance->heap.loops);
     meta_pool_put(&larder_pool, instance);
 }
 
@@ -365,7 +366,7 @@ void cache_fork_prepare(void)
         for (unsigned c = 0; c < l->class_count; c++) spinlock_lock(&l->depots[c].lock);
         exact_fork_lock(&l->exact);
         heap_lock_enter(&l->small_heap.lock, thread_self());
-        heap_lock_enter(&l->heap.lock, thread_self());
+        span_heap_lock_settled(&l->heap);
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_lock(&r->runs_lock);
         }

@@ -178,6 +178,7 @@ void cache_evict(struct larder *instance, uint64_t bytes);
 void cache_trim_all(void);
 /* Gives back what has been idle for decay_ms. Returns the bytes. */
 size_t cache_tick(struct larder *instance);
+enum { TICK_EVERY = 32 }; /* puts of a thread after which it looks whether a tick is due */
 /* The same if a quarter of decay_ms has passed since the last time; for the ends of slow paths. */
 void cache_tick_if_due(struct larder *instance, uint32_t now_ms);
 /* After a block of a destroyed instance has been freed: returns its memory, and the instance with the last. */

@@ -29,7 +29,7 @@
 
 #include "thread_state.h"
 
-enum { DEPOT_BASE = 64 * 1024, DEPOT_SHARE = 64, TICK_EVERY = 32 };
+enum { DEPOT_BASE = 64 * 1024, DEPOT_SHARE = 64 };
 
 /* ---- set-up ---- */
 
@@ -62,6 +62,7 @@ void fit_init(struct larder *instance)
 {
     span_heap_init(&instance->heap, instance, heap_step(instance), (uint32_t)instance->front);
     span_heap_init(&instance->small_heap, instance, heap_step(instance), (uint32_t)instance->front);
+    if (instance->plain && !instance->capped) instance->heap.loops = span_loops_get();
     for (unsigned c = 0; c < instance->class_count; c++) {
         struct depot *depot = &instance->depots[c];
         size_t size = size_class_size(c, instance->class_shift);
@@ -117,6 +118,17 @@ static void undo_take(struct span_heap *heap, struct taken_span taken, uint32_t 
     }
 }
 
+/* Commits what is fresh; false, and the span is back in the heap, if that cannot be. */
+static bool make_usable(struct span_heap *heap, struct taken_span taken, uint32_t units)
+{
+    if (taken.fresh_pages == 0 || !taken.region->reserved ||
+        region_commit(taken.region, taken.start + units) == 0) {
+        return true;
+    }
+    undo_take(heap, taken, units);
+    return false;
+}
+
 /* A span from the heap, growing it if need be, usable; region is NULL where there is no memory. */
 static struct taken_span take_span(struct span_heap *heap, struct thread_cache *cache,
                                    uint32_t units, size_t alignment, uint32_t word)
@@ -137,11 +149,7 @@ static struct taken_span take_span(struct span_heap *heap, struct thread_cache *
     if (instance->capped) {
         cache_unreserve(instance, span_bytes(units) - taken.fresh_pages * os_page_size());
     }
-    if (taken.fresh_pages != 0 && taken.region->reserved &&
-        region_commit(taken.region, taken.start + units) != 0) {
-        undo_take(heap, taken, units);
-        taken.region = NULL;
-    }
+    if (!make_usable(heap, taken, units)) taken.region = NULL;
     return taken;
 }
 
@@ -515,12 +523,22 @@ static void set_slack(struct taken_span taken, uint32_t units, size_t size)
     word_store(&taken.region->words[taken.start + 1], (uint32_t)(span_bytes(units) - size));
 }
 
-void *fit_alloc_span(struct larder *instance, struct thread_cache *cache, size_t size)
+void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struct taken_span taken,
+                      size_t size)
 {
     uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
     count_alloc(cache, size); /* before, so that the heap sees the peak */
-    struct taken_span taken = take_span(&instance->heap, cache, units, 0, WORD(WORD_LARGE_LIVE));
-    if (__builtin_expect(taken.region == NULL, 0)) {
+    if (taken.region != NULL) {
+        cache->live_told += size;
+        if (!make_usable(&instance->heap, taken, units)) {
+            taken.region = NULL;
+            cache->live_told -= size; /* the put in it has told nothing */
+            span_heap_note_live(&instance->heap, -(int64_t)size);
+        }
+    } else {
+        taken = take_span(&instance->heap, cache, units, 0, WORD(WORD_LARGE_LIVE));
+    }
+    if (taken.region == NULL) {
         count_add(cache, &cache->counters.allocations, UINT64_MAX);
         count_add(cache, &cache->counters.allocated_bytes, 0 - (uint64_t)size);
         return NULL;

@@ -32,8 +32,12 @@ void fit_init(struct larder *instance);
 void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size, size_t alignment,
                 bool *too_large);
 
-/* A live block of a span of its own, from a thread whose cache says that it may (span_limit); counted. NULL: no memory. */
-void *fit_alloc_span(struct larder *instance, struct thread_cache *cache, size_t size);
+/*
+ * Goes on where the hit path for large blocks (larder.c) got a span with fresh pages, or none: a live block, counted. NULL: no
+ * memory.
+ */
+void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struct taken_span taken,
+                      size_t size);
 
 /* Frees one, the first word of which was `word`; counted. False if it is not live any more. */
 bool fit_free_span(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t word);

@@ -5,7 +5,7 @@
  * The hit path. An allocation reads the thread's cache for the instance out of thread-local storage, computes the
  * class, and takes the top round of the loaded magazine; the round brings its state word along, so there is nothing to
  * look up. A free has to find the state word from the address: the thread's hint, the region it last freed into,
- * answers for nearly every pointer with a subtraction and a comparison; the unit word then says class and state. No
+ * or the one before of the other size, answers for nearly every pointer with a subtraction and a comparison; the unit word then says class and state. No
  * lock is taken, and the only memory written is the thread's own and the block's state word.
  *
  * cache->id is compared with the instance's (or region's) id. It differs when the cache belongs to another instance,
@@ -112,7 +112,18 @@ static void *alloc_large(struct larder *larder, struct thread_cache *cache, size
 {
     if (likely(size > cache->class_limit && size <= cache->span_limit &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
-        void *ptr = fit_alloc_span(larder, cache, size);
+        uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
+        struct taken_span taken =
+            span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
+        if (likely(taken.region != NULL && taken.fresh_pages == 0)) {
+            cache->live_told += size;
+            count_alloc(cache, size);
+            count_add(cache, &cache->counters.slow_allocations, 1);
+            word_store(&taken.region->words[taken.start + 1],
+                       (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
+            return region_address(taken.region, taken.start);
+        }
+        void *ptr = fit_finish_span(larder, cache, taken, size);
         if (likely(ptr != NULL)) return ptr;
     }
     return alloc_slow(larder, size, 1);
@@ -256,9 +267,12 @@ void larder_free(larder_t *larder, void *ptr)
 {
     struct region *region = thread_state.hint;
     size_t offset;
-    if (unlikely(!region_contains(region, os_untagged(ptr), &offset))) {
-        free_slow(larder, ptr);
-        return;
+    if (!region_contains(region, os_untagged(ptr), &offset)) {
+        region = thread_state.small_hint;
+        if (unlikely(!region_contains(region, os_untagged(ptr), &offset))) {
+            free_slow(larder, ptr);
+            return;
+        }
     }
     word_t *word = &region->words[offset >> UNIT_SHIFT];
     uint32_t value = word_load(word);
@@ -296,7 +310,17 @@ void larder_free(larder_t *larder, void *ptr)
     }
     if (likely(word_kind(value) == WORD_LARGE_LIVE && cache->span_limit != 0 &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
-        if (likely(fit_free_span(cache, region, (uint32_t)(offset >> UNIT_SHIFT), value))) return;
+        uint32_t start = (uint32_t)(offset >> UNIT_SHIFT), units = value & WORD_INDEX_MASK;
+        size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
+        if (likely(span_heap_put(region->heap, region, start, units, value, -(int64_t)size))) {
+            cache->live_told -= size;
+            count_free(cache, size);
+            count_add(cache, &cache->counters.slow_frees, 1);
+            if (unlikely(++cache->puts % TICK_EVERY == 0)) {
+                cache_tick_if_due(region->instance, os_now_ms());
+            }
+            return;
+        }
     }
     free_slow(larder, ptr);
 }
@@ -417,7 +441,7 @@ int larder_walk(larder_t *larder, larder_walk_fn *fn, void *context)
     int stop = block_walk(larder, fn, context);
     struct span_heap *heaps[] = {&larder->small_heap, &larder->heap};
     for (int i = 0; i < 2; i++) {
-        heap_lock_enter(&heaps[i]->lock, thread_self());
+        span_heap_lock_settled(heaps[i]);
         for (struct region *region = heaps[i]->regions; region != NULL && stop == 0;
              region = region->next) {
             stop = fit_walk_region(region, fn, context);

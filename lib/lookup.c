@@ -7,9 +7,14 @@ static struct region *region_of(uintptr_t address)
 {
     size_t offset;
     if (region_contains(thread_state.hint, address, &offset)) return thread_state.hint;
+    if (region_contains(thread_state.small_hint, address, &offset)) return thread_state.small_hint;
     struct region *region = allocation_map_region(address);
     if (region == NULL || !region_contains(region, address, &offset)) return NULL;
-    thread_state.hint = region;
+    if (region->heap == &region->instance->heap) {
+        thread_state.hint = region;
+    } else {
+        thread_state.small_hint = region;
+    }
     return region;
 }
 

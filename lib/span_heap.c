@@ -24,6 +24,9 @@
  * without the lock, and puts the spans back. The clock is read at every CLOCK_EVERY-th put (3 ns each time is too much
  * for a put of 8), so after a pause a few blocks may look as old as the pause; that costs faults, nothing else.
  *
+ * What repeats is not searched for again: see span_loop.c. While the heap is frozen in a loop, everything but the
+ * expected take or put settles it first.
+ *
  * What free spans cost is their bytes less their clean pages: three counters, and nothing to compute per span.
  *
  * Lock order: a depot's lock may be held when this one is taken; region->runs_lock and the map's locks are never held
@@ -393,6 +396,145 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
     return (struct taken_span){NULL, 0, 0};
 }
 
+/* ---- loops ---- */
+
+static inline bool is_frozen(const struct span_heap *heap)
+{
+    return heap->loops != NULL && heap->loops->mode == LOOP_REPLAYING;
+}
+
+struct out {
+    uint32_t start, length;
+};
+
+/* What the broken round has out at the moment, by address; the words of what it has not are cleared. */
+static uint32_t collect_out(const struct span_heap *heap, const struct loop_op *ops, uint32_t count,
+                            struct out *out)
+{
+    word_t *words = heap->loops->region->words;
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t start = ops[i].start, length = ops[i].what;
+        uint32_t word = word_load(&words[start]);
+        if ((length & LOOP_PUT) != 0 || word_kind(word) != WORD_LARGE_LIVE ||
+            (word & WORD_INDEX_MASK) != length) {
+            continue;
+        }
+        uint32_t at = found;
+        while (at > 0 && out[at - 1].start > start) at--;
+        if (at > 0 && out[at - 1].start == start) continue; /* taken, put and taken again */
+        memmove(&out[at + 1], &out[at], (found - at) * sizeof *out);
+        out[at] = (struct out){start, length};
+        found++;
+    }
+    return found;
+}
+
+/* Words that replayed blocks have left behind, and the time at which their places were last in use. */
+static void clear_replayed(struct span_heap *heap)
+{
+    struct span_loops *loops = heap->loops;
+    word_t *words = loops->region->words;
+    for (uint32_t i = 0; i < loops->loops_count; i++) {
+        const struct loop *loop = &loops->loops[i];
+        if (!loop->used) continue;
+        for (uint32_t j = loop->first; j < loop->first + loop->count; j++) {
+            const struct loop_op *op = &loops->ops[j];
+            if ((op->what & LOOP_PUT) != 0) continue;
+            note_idle(loops->region, op->start, op->what, heap->now_ms);
+            if (word_kind(word_load(&words[op->start])) == WORD_LARGE_CACHED) {
+                word_store(&words[op->start], 0);
+            }
+        }
+    }
+}
+
+/* The first of the sorted blocks that lies at or behind `start`. */
+static uint32_t first_at(const struct out *out, uint32_t count, uint32_t start)
+{
+    uint32_t low = 0, high = count;
+    while (low < high) {
+        uint32_t middle = (low + high) / 2;
+        if (out[middle].start < start) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Replaces a free span, which is in no bin any more, by what the blocks leave of it. */
+static void cut_blocks(struct span_heap *heap, struct span *span, const struct out *out, uint32_t count)
+{
+    struct region *region = span->region;
+    uint32_t start = span->start, end = start + span->length;
+    word_t *last = &region->words[end - 1];
+    if (word_kind(word_load(last)) == WORD_FREE_TAIL) word_store(last, 0);
+    if (word_kind(word_load(&region->words[start])) == WORD_FREE) word_store(&region->words[start], 0);
+    node_put(span);
+    for (uint32_t i = first_at(out, count, start); i < count && out[i].start < end; i++) {
+        if (out[i].start != start) insert_new(heap, region, start, out[i].start);
+        start = out[i].start + out[i].length;
+    }
+    if (start != end) insert_new(heap, region, start, end);
+}
+
+/*
+ * The heap becomes what it would be without loops. Words of blocks that are live are not written, not even for a
+ * moment: their owners may be reading them.
+ */
+static __attribute__((noinline)) void settle(struct span_heap *heap)
+{
+    if (!is_frozen(heap)) return;
+    struct region *region = heap->loops->region;
+    struct out out[LOOP_MAX_OUT];
+    struct span *hit = NULL; /* spans with blocks inside, linked through next */
+    clear_replayed(heap);
+    const struct loop_op *ops;
+    uint32_t done = span_loop_unfreeze(heap->loops, &ops);
+    uint32_t count = collect_out(heap, ops, done, out);
+    struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
+    for (int set = 0; set < 2; set++) {
+        for (unsigned bin = 0; bin < SPAN_BINS; bin++) {
+            struct span *next;
+            for (struct span *span = sets[set]->head[bin]; span != NULL; span = next) {
+                next = span->next;
+                uint32_t i = first_at(out, count, span->start);
+                bool inside = span->region == region && i < count &&
+                              out[i].start < span->start + span->length;
+                if (!inside) {
+                    set_head(span);
+                    set_tail(span);
+                    continue;
+                }
+                bin_remove(heap, span);
+                span->next = hit;
+                hit = span;
+            }
+        }
+    }
+    while (hit != NULL) {
+        struct span *span = hit;
+        hit = span->next;
+        cut_blocks(heap, span, out, count);
+    }
+}
+
+/* For everything but takes and puts: the true heap, the lock held. */
+static void enter_settled(struct span_heap *heap)
+{
+    heap_lock_enter(&heap->lock, thread_self());
+    settle(heap);
+}
+
+/* The same, about to change what is clean or where regions are: no loop is valid after that. */
+static void enter_unlooped(struct span_heap *heap)
+{
+    enter_settled(heap);
+    if (heap->loops != NULL) span_loop_forget(heap->loops);
+}
+
 /* The rare ways: an alignment, or no fit without touching fresh pages. Called with the lock held. */
 static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *heap, uint32_t length,
                                                              size_t alignment, uint32_t word,
@@ -405,14 +547,35 @@ static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *h
     struct taken_span taken = span != NULL
                                   ? take_part(heap, span, length, alignment, word, live_delta)
                                   : take_from_top(heap, length, alignment, word, live_delta);
+    if (heap->loops != NULL && taken.region != NULL) {
+        span_loop_note(heap->loops, taken.region, taken.start, length);
+    }
     heap_lock_leave(&heap->lock);
     return taken;
+}
+
+/* While the heap is frozen: the take that the loop expects. */
+static inline bool take_from_loop(struct span_heap *heap, uint32_t length, size_t alignment,
+                                  uint32_t word, int64_t live_delta, struct taken_span *taken)
+{
+    uint32_t start;
+    if (alignment == 0 && span_loop_take(heap->loops, length, &start)) {
+        *taken = finish_take(heap, heap->loops->region, start, length, 0, word, live_delta);
+        return true;
+    }
+    settle(heap);
+    return false;
 }
 
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
                                  uint32_t word, int64_t live_delta)
 {
+    struct taken_span taken;
     heap_lock_enter(&heap->lock, thread_self());
+    if (is_frozen(heap) && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
+        heap_lock_leave(&heap->lock);
+        return taken;
+    }
     struct span *span = alignment == 0 ? bins_best(&heap->dirty, length) : NULL;
     if (__builtin_expect(span == NULL, 0)) return take_slow(heap, length, alignment, word, live_delta);
     struct region *region = span->region;
@@ -428,7 +591,8 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
         bin_remove(heap, span);
         node_put(span);
     }
-    struct taken_span taken = finish_take(heap, region, start, length, 0, word, live_delta);
+    taken = finish_take(heap, region, start, length, 0, word, live_delta);
+    if (heap->loops != NULL) span_loop_note(heap->loops, region, start, length);
     heap_lock_leave(&heap->lock);
     return taken;
 }
@@ -487,6 +651,16 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
         heap_lock_leave(&heap->lock);
         return false;
     }
+    if (is_frozen(heap)) {
+        if (region == heap->loops->region && span_loop_put(heap->loops, start, length)) {
+            word_store(word, WORD(WORD_LARGE_CACHED) | length);
+            if (heap->puts++ % CLOCK_EVERY == 0) heap->now_ms = os_now_ms();
+            note_use(heap, -(int64_t)length, live_delta);
+            heap_lock_leave(&heap->lock);
+            return true;
+        }
+        settle(heap);
+    }
     word_store(word, 0);
     if (heap->puts++ % CLOCK_EVERY == 0) {
         heap->now_ms = os_now_ms();
@@ -495,6 +669,7 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
     note_idle(region, start, length, heap->now_ms);
     insert_coalesced(heap, region, start, length, 0);
     note_use(heap, -(int64_t)length, live_delta);
+    if (heap->loops != NULL) span_loop_note(heap->loops, region, start, length | LOOP_PUT);
     heap_lock_leave(&heap->lock);
     return true;
 }
@@ -509,7 +684,7 @@ void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
 bool span_heap_claim(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
                      uint32_t expected)
 {
-    heap_lock_enter(&heap->lock, thread_self());
+    enter_unlooped(heap);
     word_t *word = &region->words[start];
     bool ours = word_load(word) == expected;
     if (ours) word_store(word, WORD(WORD_LARGE_CACHED) | length);
@@ -521,7 +696,7 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
                          uint32_t length)
 {
     uint32_t pages = length >> heap->page_shift;
-    heap_lock_enter(&heap->lock, thread_self());
+    enter_unlooped(heap);
     word_store(&region->words[start], 0);
     mark_clean(region, start >> heap->page_shift, pages);
     heap->clean_pages += pages;
@@ -533,7 +708,7 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
 
 void span_heap_add_region(struct span_heap *heap, struct region *region)
 {
-    heap_lock_enter(&heap->lock, thread_self());
+    enter_settled(heap);
     region->prev = NULL;
     region->next = heap->regions;
     if (heap->regions != NULL) heap->regions->prev = region;
@@ -623,6 +798,7 @@ static void purge_collect(struct span_heap *heap, struct purge *purge, uint32_t 
                 next = span->next;
                 if (purge->count == PURGE_RANGES || purge->bytes >= wanted) return;
                 if (!collect_ranges(heap, purge, span, now_ms, idle_ms, wanted)) continue;
+                if (heap->loops != NULL) span_loop_forget(heap->loops);
                 detach(heap, span);
                 word_store(&span->region->words[span->start],
                            WORD(WORD_LARGE_CACHED) | span->length);
@@ -677,14 +853,14 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
         purge.detached = NULL;
         purge.count = 0;
         purge.bytes = 0;
-        heap_lock_enter(&heap->lock, thread_self());
+        enter_settled(heap);
         round_tops(heap);
         uint64_t bytes = free_bytes(heap);
         if (bytes > keep_bytes) purge_collect(heap, &purge, now_ms, idle_ms, bytes - keep_bytes);
         heap_lock_leave(&heap->lock);
         if (purge.count == 0) break;
         purge_discard(&purge, heap->instance);
-        heap_lock_enter(&heap->lock, thread_self());
+        enter_unlooped(heap);
         uint64_t given_back = purge_restore(heap, &purge);
         heap_lock_leave(&heap->lock);
         total += given_back;
@@ -722,6 +898,7 @@ static struct region *detach_region(struct span_heap *heap, uint32_t now_ms, uin
         region = region->next;
     }
     if (region == NULL) return NULL;
+    if (heap->loops != NULL) span_loop_forget(heap->loops);
     *bytes = 0;
     if (whole != NULL) {
         *bytes = ((uint64_t)whole->length << UNIT_SHIFT) -
@@ -745,7 +922,7 @@ size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t
     uint64_t released = 0;
     for (;;) {
         uint64_t bytes = 0;
-        heap_lock_enter(&heap->lock, thread_self());
+        enter_settled(heap);
         struct region *region = detach_region(heap, now_ms, idle_ms, reserved_too, &bytes);
         heap_lock_leave(&heap->lock);
         if (region == NULL) return (size_t)released;
@@ -763,6 +940,11 @@ uint64_t span_heap_free_bytes(struct span_heap *heap)
     uint64_t bytes = free_bytes(heap);
     heap_lock_leave(&heap->lock);
     return bytes;
+}
+
+void span_heap_lock_settled(struct span_heap *heap)
+{
+    enter_settled(heap);
 }
 
 uint64_t span_heap_used_bytes(struct span_heap *heap)
@@ -788,7 +970,7 @@ static uint32_t largest_free(struct span_heap *heap)
 
 void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *figures)
 {
-    heap_lock_enter(&heap->lock, thread_self());
+    enter_settled(heap);
     if (!heap->lock.by_bias) heap->lock.spin.acquisitions--; /* looking does not count */
     if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
     uint64_t largest = (uint64_t)largest_free(heap) << UNIT_SHIFT;

@@ -7,6 +7,7 @@
 
 #include "heap_lock.h"
 #include "region.h"
+#include "span_loop.h"
 
 enum { SPAN_BINS = 384 };
 
@@ -22,6 +23,7 @@ struct span_heap {
     uint32_t page_shift; /* of units in a page */
     uint32_t front;      /* bytes, a multiple of step: where in a span the aligned address lies */
     struct larder *instance;
+    struct span_loops *loops; /* NULL: none; what it points to is guarded by lock */
 
     _Alignas(64) heap_lock_t lock;
     struct region *regions; /* guarded by lock, as all below */
@@ -90,6 +92,9 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
  */
 size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                                bool reserved_too);
+
+/* Takes the lock, with words and nodes as they are described in region.h; heap_lock_leave() ends it. */
+void span_heap_lock_settled(struct span_heap *heap);
 
 /* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta);

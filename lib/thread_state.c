@@ -27,6 +27,7 @@ LARDER_TLS struct thread_state thread_state = {
     .direct = {&no_thread_cache, &no_thread_cache, &no_thread_cache, &no_thread_cache,
                &no_thread_cache, &no_thread_cache, &no_thread_cache, &no_thread_cache},
     .hint = &no_region,
+    .small_hint = &no_region,
 };
 
 static struct meta_pool cache_pool = META_POOL(struct thread_cache);

@@ -19,7 +19,8 @@ enum thread_phase { THREAD_NEW, THREAD_ACTIVE, THREAD_ENDED };
 struct thread_state {
     /* By instance slot modulo DIRECT_CACHES; never NULL, an entry for another instance is told by its id. */
     struct thread_cache *direct[DIRECT_CACHES];
-    struct region *hint; /* the region last freed into; never NULL */
+    struct region *hint;       /* the region of large blocks last freed into; never NULL */
+    struct region *small_hint; /* and that of small ones */
     struct larder *current;
     uint32_t scope_depth;
     struct larder *scopes[SCOPE_CHECKED]; /* what each open scope, up to so many, will restore */

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory
+ *
+ * An inference repeats the same few hundred takes and puts of large spans, and the heap, being
+ * deterministic, gives the same places each time. Searching, splitting and coalescing for the hundredth time finds
+ * out nothing new. So the heap's operations are recorded, and when they have led back to the state in which the record
+ * began, the record is a loop: from that state, the same requests in the same order may get the same places without a
+ * look at the bins. The places are those that best fit chose, so the footprint is that of the heap.
+ *
+ * What makes a loop valid is checked, not assumed: every take in it is put again in it, and every put is of a take
+ * in it (`is_closed`). Then whatever was free before the loop is free after it, and the places were disjoint when
+ * they were recorded. `state`, a sum of hashes of what is out, only says when to look.
+ *
+ * While loops are replayed the heap is frozen in the common state: bins and nodes stay as they are, only the words of the
+ * blocks handed out change. The first operation that the loop does not expect, and whatever else needs the
+ * true heap (another kind of operation, a purge, statistics), makes it settle (span_heap.c): the words of free spans are
+ * restored and what is out at the moment is cut out of them. The recording then goes on from the
+ * common state with the operations of the broken round, so a variant of the inference becomes a loop of its own;
+ * up to LOOP_MAX of them are kept, all from one common state. When the operation at hand is not the expected one but another
+ * loop has the same beginning and goes on with it, that one becomes the current.
+ *
+ * Settling costs time in proportion to what is out. A heap that settles without having completed a loop waits for twice as many
+ * loops as the last time before it replays again, so two threads that interleave at random pay little.
+ *
+ * Source: this is what c10::CPUProfilingAllocator and static memory planners do ahead of time, done while running, with
+ * a way back.
+ */
+#include "span_loop.h"
+
+#include <string.h>
+
+#include "meta.h"
+
+enum { LONGEST_WAIT = 256 };
+
+static struct meta_pool loops_pool = META_POOL(struct span_loops);
+
+void span_loop_forget(struct span_loops *loops)
+{
+    loops->mode = LOOP_RECORDING;
+    loops->current = NULL;
+    loops->region = NULL;
+    loops->state = 0;
+    loops->first = loops->count = loops->loops_count = 0;
+}
+
+struct span_loops *span_loops_get(void)
+{
+    struct span_loops *loops = meta_pool_get(&loops_pool);
+    if (loops == NULL) return NULL;
+    span_loop_forget(loops);
+    loops->puts = loops->skip = 0;
+    loops->wait = 1;
+    return loops;
+}
+
+void span_loops_put(struct span_loops *loops)
+{
+    meta_pool_put(&loops_pool, loops);
+}
+
+static uint64_t hash_span(uint32_t start, uint32_t length)
+{
+    uint64_t hash = ((uint64_t)length << 32 | start) * UINT64_C(0x9E3779B97F4A7C15);
+    hash ^= hash >> 29;
+    return hash * UINT64_C(0xBF58476D1CE4E5B9);
+}
+
+/*
+ * Every take is put later, every put is of an earlier take, and not too much is out at once. A put looks back to its take,
+ * once for each new loop.
+ */
+static bool is_closed(const struct loop_op *ops, uint32_t count)
+{
+    uint32_t takes = 0, matched = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if ((ops[i].what & LOOP_PUT) == 0) {
+            if (++takes - matched > LOOP_MAX_OUT) return false;
+            continue;
+        }
+        uint32_t j = i;
+        /* the latest take at this place; a put in between would have been met first */
+        while (j > 0 && ops[j - 1].start != ops[i].start) j--;
+        if (j == 0 || ops[j - 1].what != (ops[i].what & ~LOOP_PUT)) return false;
+        matched++;
+    }
+    return takes == matched;
+}
+
+static bool is_same(const struct loop_op *op, uint32_t start, uint32_t what)
+{
+    return op->what == what && ((what & LOOP_PUT) == 0 || op->start == start);
+}
+
+/* Begins a new recording from the common state, behind the loops. */
+static void restart(struct span_loops *loops)
+{
+    loops->first += loops->count;
+    loops->count = 0;
+    loops->state = 0;
+    if (loops->loops_count == LOOP_MAX) { /* no place for another: the oldest knowledge goes, all of it */
+        loops->first = 0;
+        loops->loops_count = 0;
+    }
+}
+
+/* Room for one more operation on record; the loops may have to go. */
+static bool make_room(struct span_loops *loops)
+{
+    if (loops->first + loops->count < LOOP_ARENA) return true;
+    if (loops->first == 0) return false;
+    memmove(loops->ops, &loops->ops[loops->first], loops->count * sizeof *loops->ops);
+    loops->first = 0;
+    loops->loops_count = 0;
+    return true;
+}
+
+/* The operation `done` of a loop is the next. */
+static void expect(struct span_loops *loops, struct loop *loop, uint32_t done)
+{
+    loop->used = true;
+    loops->current = loop;
+    loops->begin = &loops->ops[loop->first];
+    loops->expected = loops->begin + done;
+    loops->end = loops->begin + loop->count;
+}
+
+static void close_loop(struct span_loops *loops)
+{
+    const struct loop_op *ops = &loops->ops[loops->first];
+    uint32_t count = loops->count;
+    if (!is_closed(ops, count)) {
+        /* something older was freed and its place taken again: the present state is as good as any other */
+        span_loop_forget(loops);
+        return;
+    }
+    bool known = false;
+    for (uint32_t i = 0; i < loops->loops_count && !known; i++) {
+        const struct loop *loop = &loops->loops[i];
+        known = loop->count == count &&
+                memcmp(&loops->ops[loop->first], ops, count * sizeof *ops) == 0;
+    }
+    if (known) {
+        loops->count = 0; /* record over it */
+        loops->state = 0;
+    } else {
+        loops->loops[loops->loops_count++] = (struct loop){loops->first, count, false};
+        restart(loops);
+    }
+    if (loops->skip != 0) {
+        loops->skip--;
+    } else if (loops->loops_count != 0) {
+        loops->mode = LOOP_REPLAYING;
+        for (uint32_t i = 0; i < loops->loops_count; i++) loops->loops[i].used = false;
+        expect(loops, &loops->loops[loops->loops_count - 1], 0);
+    }
+}
+
+void span_loop_note(struct span_loops *loops, struct region *region, uint32_t start, uint32_t what)
+{
+    if (loops->region == NULL) loops->region = region;
+    if (loops->region != region || !make_room(loops)) {
+        span_loop_forget(loops);
+        return;
+    }
+    loops->ops[loops->first + loops->count++] = (struct loop_op){start, what};
+    uint64_t hash = hash_span(start, what & ~LOOP_PUT);
+    loops->state += (what & LOOP_PUT) != 0 ? 0 - hash : hash;
+    if (loops->state == 0) close_loop(loops);
+}
+
+__attribute__((noinline)) bool span_loop_switch(struct span_loops *loops, uint32_t start, uint32_t what)
+{
+    const struct loop_op *prefix = loops->begin;
+    uint32_t done = (uint32_t)(loops->expected - prefix);
+    uint32_t from = (uint32_t)(loops->current - loops->loops) + 1; /* variants tend to come in turn */
+    for (uint32_t i = 0; i < loops->loops_count; i++) {
+        struct loop *loop = &loops->loops[(from + i) % loops->loops_count];
+        const struct loop_op *ops = &loops->ops[loop->first];
+        if (loop->count <= done || !is_same(&ops[done], start, what)) continue;
+        if (memcmp(ops, prefix, done * sizeof *ops) != 0) continue;
+        expect(loops, loop, done);
+        return true;
+    }
+    return false;
+}
+
+uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops)
+{
+    uint32_t done = (uint32_t)(loops->expected - loops->begin);
+    if (done != 0) { /* broken in the middle */
+        loops->skip = loops->wait;
+        if (loops->wait < LONGEST_WAIT) loops->wait *= 2;
+        if (loops->first + done >= LOOP_ARENA) { /* no room behind the loops */
+            loops->first = 0;
+            loops->loops_count = 0;
+        }
+        memmove(&loops->ops[loops->first], loops->begin, done * sizeof *loops->begin);
+    }
+    loops->count = done;
+    loops->state = 0;
+    for (uint32_t i = 0; i < done; i++) {
+        const struct loop_op *op = &loops->ops[loops->first + i];
+        uint64_t hash = hash_span(op->start, op->what & ~LOOP_PUT);
+        loops->state += (op->what & LOOP_PUT) != 0 ? 0 - hash : hash;
+    }
+    loops->mode = LOOP_RECORDING;
+    *ops = &loops->ops[loops->first];
+    return done;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Loops of a span heap: sequences of takes and puts that end where they began, recognised when they come again and
+ * answered from a record instead of by a search.
+ */
+#ifndef LARDER_SPAN_LOOP_H
+#define LARDER_SPAN_LOOP_H
+
+#include "region.h"
+
+struct span_heap;
+
+enum {
+    LOOP_ARENA = 8192, /* operations on record: 64 KiB if all are used */
+    LOOP_MAX = 64,
+    LOOP_MAX_OUT = 1024 /* blocks that a loop may have out at once */
+};
+
+#define LOOP_PUT 0x80000000u
+
+/* A take gave [start, start + length); a put took it back. */
+struct loop_op {
+    uint32_t start;
+    uint32_t what; /* length, with LOOP_PUT for a put */
+};
+
+struct loop {
+    uint32_t first, count; /* in the arena */
+    bool used;             /* since the heap was frozen */
+};
+
+enum loop_mode { LOOP_RECORDING, LOOP_REPLAYING };
+
+/* Guarded by the heap's lock. */
+struct span_loops {
+    enum loop_mode mode;
+    /* while replaying: the next operation and the bounds of the current loop; NULL before the first */
+    const struct loop_op *expected, *begin, *end;
+    struct loop *current;
+    uint32_t puts;       /* for the clock */
+    uint32_t skip, wait; /* loops to let pass before replaying again, and how many that will be next time */
+    /* the record since the common state: all loops begin and end in it */
+    struct region *region; /* the one region that all of it is about */
+    uint64_t state;        /* sum over what has been taken, less what has been put, since then; 0: back */
+    uint32_t first, count; /* of the recording, in the arena */
+    uint32_t loops_count;
+    struct loop loops[LOOP_MAX];
+    struct loop_op ops[LOOP_ARENA];
+    void *pool_link;
+};
+
+/* NULL where there is no memory: the heap works without. */
+struct span_loops *span_loops_get(void);
+void span_loops_put(struct span_loops *loops);
+
+/* Finds the loop that goes on with this operation although the expected one does not; false: the heap must settle. */
+bool span_loop_switch(struct span_loops *loops, uint32_t start, uint32_t what);
+
+/* After an operation that was expected. At the end of a loop the same one is expected again. */
+static inline void span_loop_advance(struct span_loops *loops)
+{
+    if (++loops->expected == loops->end) {
+        loops->expected = loops->begin;
+        loops->wait = 1; /* a whole loop has been replayed: it pays */
+    }
+}
+
+/* While replaying: the place for a span of `length` units. False: the heap must settle and search. */
+static inline bool span_loop_take(struct span_loops *loops, uint32_t length, uint32_t *start)
+{
+    if (__builtin_expect(loops->expected->what != length, 0)) {
+        if (!span_loop_switch(loops, 0, length)) return false;
+    }
+    *start = loops->expected->start;
+    span_loop_advance(loops);
+    return true;
+}
+
+/* While replaying: true if this put is the next thing that the loop does. */
+static inline bool span_loop_put(struct span_loops *loops, uint32_t start, uint32_t length)
+{
+    const struct loop_op *expected = loops->expected;
+    if (__builtin_expect(expected->start != start || expected->what != (length | LOOP_PUT), 0)) {
+        if (!span_loop_switch(loops, start, length | LOOP_PUT)) return false;
+    }
+    span_loop_advance(loops);
+    return true;
+}
+
+/* While recording: notes what the heap did. */
+void span_loop_note(struct span_loops *loops, struct region *region, uint32_t start, uint32_t what);
+
+/* The operations done since the heap was frozen, in the current round; the record goes on from there. */
+uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops);
+
+/* Forgets everything, for instance because pages have been given back. Recording begins anew. Not while replaying. */
+void span_loop_forget(struct span_loops *loops);
+
+#endif
