@@ -317,6 +317,18 @@ struct larder *cache_create_instance(const char *name, const larder_config_t *co
     return instance;
 }
 
+static size_t cache_live_blocks(struct larder *instance)
+{
+    union {
+        uint64_t sums[COUNTERS];
+        struct {
+            uint64_t allocations, frees, allocated_bytes, freed_bytes, span_allocations, span_frees;
+        } is;
+    } all;
+    cache_sum_counters(instance, all.sums);
+    return (size_t)(all.is.allocations - all.is.frees + all.is.span_allocations - all.is.span_frees);
+}
+
 static void instance_end(struct larder *instance)
 {
     release_empty(instance, os_now_ms(), 0, true);
@@ -333,9 +345,7 @@ size_t cache_destroy_instance(struct larder *instance)
     uint32_t now = os_now_ms();
     give_back_idle(instance, now, 0, 0);
     release_empty(instance, now, 0, true);
-    uint64_t sums[COUNTERS];
-    cache_sum_counters(instance, sums);
-    size_t live = (size_t)(sums[0] - sums[1]);
+    size_t live = cache_live_blocks(instance);
     if (live == 0) {
         instance_end(instance);
     } else {

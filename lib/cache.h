@@ -33,6 +33,8 @@
 struct counters {
     _Atomic uint64_t allocations, frees;
     _Atomic uint64_t allocated_bytes, freed_bytes; /* as asked for */
+    /* Large blocks on their hit path; not in the four above. Their live bytes the heap knows at once. */
+    _Atomic uint64_t span_allocations, span_frees, span_allocated_bytes, span_freed_bytes;
     _Atomic uint64_t slow_allocations, slow_frees; /* not from and into the thread's own magazines */
     _Atomic uint64_t blocks_moved; /* into the thread's magazines, less those out of them, on slow paths */
     _Atomic uint64_t miss_cold, miss_size, failures;
@@ -129,6 +131,13 @@ static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t 
         atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                               memory_order_relaxed);
     }
+}
+
+/* The same where the cache is known to be the thread's own: on the hit paths. */
+static inline void count_own(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
 }
 
 static inline void count_alloc(struct thread_cache *cache, size_t size)

@@ -25,7 +25,6 @@ __attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, const voi
     const void *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
     if (owner != NULL && owner != self) revoke(lock);
     lock->by_bias = false;
-    lock->entries++;
     if (self == NULL || self != lock->last) {
         lock->last = self;
         lock->streak = 0;

@@ -35,29 +35,41 @@ typedef struct heap_lock {
     const void *last;
     uint32_t streak, streak_needed; /* 0: HEAP_LOCK_FIRST_STREAK */
     bool by_bias;                   /* how the present holder entered */
-    uint64_t entries;
     uint64_t revocations;
 } heap_lock_t;
 
-/* The half of heap_lock_enter() for everyone but the owner. `self` may be NULL: never to be biased to. */
+/* For everyone but the owner. `self` may be NULL: never to be biased to. */
 void heap_lock_enter_slow(heap_lock_t *lock, const void *self);
+
+/* For the owner; false if `self` is not. */
+static inline bool heap_lock_enter_biased(heap_lock_t *lock, const void *self)
+{
+    if (__builtin_expect(atomic_load_explicit(&lock->owner, memory_order_relaxed) != self, 0)) {
+        return false;
+    }
+    atomic_store_explicit(&lock->busy, 1, memory_order_relaxed);
+    /* for the compiler only: the processor's order is the visitor's business, see above */
+    atomic_signal_fence(memory_order_seq_cst);
+    /* acquire: what follows stays behind it */
+    if (__builtin_expect(atomic_load_explicit(&lock->owner, memory_order_acquire) != self, 0)) {
+        atomic_store_explicit(&lock->busy, 0, memory_order_release);
+        return false;
+    }
+    lock->by_bias = true;
+    return true;
+}
 
 static inline void heap_lock_enter(heap_lock_t *lock, const void *self)
 {
-    if (__builtin_expect(
-            atomic_load_explicit(&lock->owner, memory_order_relaxed) == self && self != NULL, 1)) {
-        atomic_store_explicit(&lock->busy, 1, memory_order_relaxed);
-        /* for the compiler only: the processor's order is the visitor's business, see above */
-        atomic_signal_fence(memory_order_seq_cst);
-        /* acquire: what follows stays behind it */
-        if (__builtin_expect(atomic_load_explicit(&lock->owner, memory_order_acquire) == self, 1)) {
-            lock->by_bias = true;
-            lock->entries++;
-            return;
-        }
-        atomic_store_explicit(&lock->busy, 0, memory_order_release);
-    }
+    if (self != NULL && heap_lock_enter_biased(lock, self)) return;
     heap_lock_enter_slow(lock, self);
+}
+
+/* After heap_lock_enter_biased() has said true. */
+static inline void heap_lock_leave_biased(heap_lock_t *lock)
+{
+    /* release: pairs with the acquire load of busy in heap_lock_enter_slow() */
+    atomic_store_explicit(&lock->busy, 0, memory_order_release);
 }
 
 static inline void heap_lock_leave(heap_lock_t *lock)

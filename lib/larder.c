@@ -113,12 +113,13 @@ static void *alloc_large(struct larder *larder, struct thread_cache *cache, size
     if (likely(size > cache->class_limit && size <= cache->span_limit &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
         uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
-        struct taken_span taken =
-            span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
+        struct taken_span taken;
+        if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state, units, size, &taken))) {
+            taken = span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
+        }
         if (likely(taken.region != NULL && taken.fresh_pages == 0)) {
-            cache->live_told += size;
-            count_alloc(cache, size);
-            count_add(cache, &cache->counters.slow_allocations, 1);
+            count_own(&cache->counters.span_allocations, 1);
+            count_own(&cache->counters.span_allocated_bytes, size);
             word_store(&taken.region->words[taken.start + 1],
                        (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
             return region_address(taken.region, taken.start);
@@ -147,8 +148,8 @@ void *larder_alloc(larder_t *larder, size_t size)
             word_store(round.word, WORD(WORD_LIVE) | generation | c << WORD_CLASS_SHIFT |
                                        (uint32_t)(bin->bytes - size));
             thread_cache_give(cache, bin->bytes);
-            count_add(cache, &cache->counters.allocations, 1);
-            count_add(cache, &cache->counters.allocated_bytes, size);
+            count_own(&cache->counters.allocations, 1);
+            count_own(&cache->counters.allocated_bytes, size);
             return round.ptr;
         }
     }
@@ -303,8 +304,8 @@ void larder_free(larder_t *larder, void *ptr)
             magazine->rounds[count] = (struct round){(void *)os_untagged(ptr), word};
             magazine->count = count + 1;
             atomic_store_explicit(&cache->room, room - bin->bytes, memory_order_relaxed);
-            count_add(cache, &cache->counters.frees, 1);
-            count_add(cache, &cache->counters.freed_bytes, bin->bytes - (value & WORD_SLACK_MASK));
+            count_own(&cache->counters.frees, 1);
+            count_own(&cache->counters.freed_bytes, bin->bytes - (value & WORD_SLACK_MASK));
             return;
         }
     }
@@ -312,10 +313,11 @@ void larder_free(larder_t *larder, void *ptr)
                atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
         uint32_t start = (uint32_t)(offset >> UNIT_SHIFT), units = value & WORD_INDEX_MASK;
         size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
-        if (likely(span_heap_put(region->heap, region, start, units, value, -(int64_t)size))) {
-            cache->live_told -= size;
-            count_free(cache, size);
-            count_add(cache, &cache->counters.slow_frees, 1);
+        struct span_heap *heap = region->heap;
+        if (likely(span_heap_put_expected(heap, &thread_state, region, start, units, value, size) ||
+                   span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
+            count_own(&cache->counters.span_frees, 1);
+            count_own(&cache->counters.span_freed_bytes, size);
             if (unlikely(++cache->puts % TICK_EVERY == 0)) {
                 cache_tick_if_due(region->instance, os_now_ms());
             }

@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 enum {
-    SIZE_CLASS_LIMIT = 32 * 1024, /* largest class, see bench/NOTES.md for how it was chosen */
+    SIZE_CLASS_LIMIT = 8 * 1024, /* largest class, see bench/NOTES.md for how it was chosen */
     SIZE_CLASS_MIN = 64,          /* smallest block: bounds a run's per-block state */
     SIZE_CLASS_MAX_COUNT = 80     /* with A = 8 */
 };

@@ -21,7 +21,7 @@
  * Age is kept beside the spans, in chunks of 64 KiB: when a block is freed, its chunks note the time. A long idle stretch
  * thus ages although its neighbours are busy and merge with it all day. Purging detaches the spans with
  * something old in them (their first word becomes LARGE_CACHED, so neighbours do not merge with them), discards the old pages
- * without the lock, and puts the spans back. The clock is read at every CLOCK_EVERY-th put (3 ns each time is too much
+ * without the lock, and puts the spans back. The clock is read at every SPAN_HEAP_CLOCK_EVERY-th put (3 ns each time is too much
  * for a put of 8), so after a pause a few blocks may look as old as the pause; that costs faults, nothing else.
  *
  * What repeats is not searched for again: see span_loop.c. While the heap is frozen in a loop, everything but the
@@ -43,12 +43,20 @@
 #include "cache.h"
 #include "thread_state.h"
 
-enum { WALK_LIMIT = 24, PURGE_RANGES = 64, CLOCK_EVERY = 8 };
+enum { WALK_LIMIT = 24, PURGE_RANGES = 64 };
 
 static unsigned bin_of(uint32_t length)
 {
     unsigned doubling = 31u - (unsigned)__builtin_clz(length | 16) - 4;
     return (doubling << 4) + (length >> doubling);
+}
+
+static inline void enter(struct span_heap *heap)
+{
+    /* A thread past its teardown is no owner of anything, so its address does no harm on the short way. */
+    if (!heap_lock_enter_biased(&heap->lock, &thread_state)) {
+        heap_lock_enter_slow(&heap->lock, thread_self());
+    }
 }
 
 /* ---- bins ---- */
@@ -244,26 +252,11 @@ static uint32_t count_clean(const struct span_heap *heap, const struct region *r
 
 /* ---- figures that every change keeps ---- */
 
-static inline uint64_t used_units(struct span_heap *heap)
-{
-    return atomic_load_explicit(&heap->used_units, memory_order_relaxed);
-}
-
 /* Bytes of touched pages in free spans. */
 static uint64_t free_bytes(struct span_heap *heap)
 {
-    return ((heap->total_units - used_units(heap)) << UNIT_SHIFT) -
+    return ((heap->total_units - span_heap_used_units(heap)) << UNIT_SHIFT) -
            (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
-}
-
-static inline void note_use(struct span_heap *heap, int64_t units, int64_t live_delta)
-{
-    atomic_store_explicit(&heap->used_units, used_units(heap) + (uint64_t)units,
-                          memory_order_relaxed);
-    heap->live_bytes += (uint64_t)live_delta;
-    if ((int64_t)(heap->live_bytes - heap->peak_live_bytes) > 0) {
-        heap->peak_live_bytes = heap->live_bytes;
-    }
 }
 
 /* After `pages` have begun to cost. */
@@ -336,11 +329,9 @@ static inline struct taken_span finish_take(struct span_heap *heap, struct regio
                                             uint32_t start, uint32_t length, uint32_t fresh,
                                             uint32_t word, int64_t live_delta)
 {
-    if (word_kind(word) == WORD_LARGE_LIVE) {
-        word |= length | (heap->generation++ << WORD_GENERATION_SHIFT & WORD_GENERATION_MASK);
-    }
+    if (word_kind(word) == WORD_LARGE_LIVE) word = span_heap_large_word(heap, length);
     word_store(&region->words[start], word);
-    note_use(heap, length, live_delta);
+    span_heap_note_take(heap, length, live_delta);
     return (struct taken_span){region, start, fresh};
 }
 
@@ -398,9 +389,13 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
 
 /* ---- loops ---- */
 
-static inline bool is_frozen(const struct span_heap *heap)
+/* Puts an operation on record, which may complete a loop. */
+static inline void note_operation(struct span_heap *heap, struct region *region, uint32_t start,
+                                  uint32_t what)
 {
-    return heap->loops != NULL && heap->loops->mode == LOOP_REPLAYING;
+    if (heap->loops == NULL) return;
+    span_loop_note(heap->loops, region, start, what);
+    heap->frozen = heap->loops->mode == LOOP_REPLAYING;
 }
 
 struct out {
@@ -486,13 +481,14 @@ static void cut_blocks(struct span_heap *heap, struct span *span, const struct o
  */
 static __attribute__((noinline)) void settle(struct span_heap *heap)
 {
-    if (!is_frozen(heap)) return;
+    if (!heap->frozen) return;
     struct region *region = heap->loops->region;
     struct out out[LOOP_MAX_OUT];
     struct span *hit = NULL; /* spans with blocks inside, linked through next */
     clear_replayed(heap);
     const struct loop_op *ops;
     uint32_t done = span_loop_unfreeze(heap->loops, &ops);
+    heap->frozen = false;
     uint32_t count = collect_out(heap, ops, done, out);
     struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
     for (int set = 0; set < 2; set++) {
@@ -524,7 +520,7 @@ static __attribute__((noinline)) void settle(struct span_heap *heap)
 /* For everything but takes and puts: the true heap, the lock held. */
 static void enter_settled(struct span_heap *heap)
 {
-    heap_lock_enter(&heap->lock, thread_self());
+    enter(heap);
     settle(heap);
 }
 
@@ -547,9 +543,7 @@ static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *h
     struct taken_span taken = span != NULL
                                   ? take_part(heap, span, length, alignment, word, live_delta)
                                   : take_from_top(heap, length, alignment, word, live_delta);
-    if (heap->loops != NULL && taken.region != NULL) {
-        span_loop_note(heap->loops, taken.region, taken.start, length);
-    }
+    if (taken.region != NULL) note_operation(heap, taken.region, taken.start, length);
     heap_lock_leave(&heap->lock);
     return taken;
 }
@@ -571,8 +565,8 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
                                  uint32_t word, int64_t live_delta)
 {
     struct taken_span taken;
-    heap_lock_enter(&heap->lock, thread_self());
-    if (is_frozen(heap) && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
+    enter(heap);
+    if (heap->frozen && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
         heap_lock_leave(&heap->lock);
         return taken;
     }
@@ -592,7 +586,7 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
         node_put(span);
     }
     taken = finish_take(heap, region, start, length, 0, word, live_delta);
-    if (heap->loops != NULL) span_loop_note(heap->loops, region, start, length);
+    note_operation(heap, region, start, length);
     heap_lock_leave(&heap->lock);
     return taken;
 }
@@ -645,39 +639,39 @@ static void insert_coalesced(struct span_heap *heap, struct region *region, uint
 bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start,
                    uint32_t length, uint32_t expected, int64_t live_delta)
 {
-    heap_lock_enter(&heap->lock, thread_self());
+    enter(heap);
     word_t *word = &region->words[start];
     if (__builtin_expect(word_load(word) != expected, 0)) {
         heap_lock_leave(&heap->lock);
         return false;
     }
-    if (is_frozen(heap)) {
+    if (heap->frozen) {
         if (region == heap->loops->region && span_loop_put(heap->loops, start, length)) {
             word_store(word, WORD(WORD_LARGE_CACHED) | length);
-            if (heap->puts++ % CLOCK_EVERY == 0) heap->now_ms = os_now_ms();
-            note_use(heap, -(int64_t)length, live_delta);
+            if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) heap->now_ms = os_now_ms();
+            span_heap_note_put(heap, length, live_delta);
             heap_lock_leave(&heap->lock);
             return true;
         }
         settle(heap);
     }
     word_store(word, 0);
-    if (heap->puts++ % CLOCK_EVERY == 0) {
+    if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) {
         heap->now_ms = os_now_ms();
         if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
     }
     note_idle(region, start, length, heap->now_ms);
     insert_coalesced(heap, region, start, length, 0);
-    note_use(heap, -(int64_t)length, live_delta);
-    if (heap->loops != NULL) span_loop_note(heap->loops, region, start, length | LOOP_PUT);
+    span_heap_note_put(heap, length, live_delta);
+    note_operation(heap, region, start, length | LOOP_PUT);
     heap_lock_leave(&heap->lock);
     return true;
 }
 
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
 {
-    heap_lock_enter(&heap->lock, thread_self());
-    note_use(heap, 0, live_delta);
+    enter(heap);
+    span_heap_note_live_locked(heap, live_delta);
     heap_lock_leave(&heap->lock);
 }
 
@@ -702,7 +696,7 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
     heap->clean_pages += pages;
     insert_coalesced(heap, region, start, length, pages);
     heap->given_back_bytes += (uint64_t)length << UNIT_SHIFT;
-    note_use(heap, -(int64_t)length, 0);
+    span_heap_note_put(heap, length, 0);
     heap_lock_leave(&heap->lock);
 }
 
@@ -935,7 +929,7 @@ size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t
 
 uint64_t span_heap_free_bytes(struct span_heap *heap)
 {
-    heap_lock_enter(&heap->lock, thread_self());
+    enter(heap);
     if (!heap->lock.by_bias) heap->lock.spin.acquisitions--;
     uint64_t bytes = free_bytes(heap);
     heap_lock_leave(&heap->lock);
@@ -949,7 +943,7 @@ void span_heap_lock_settled(struct span_heap *heap)
 
 uint64_t span_heap_used_bytes(struct span_heap *heap)
 {
-    return used_units(heap) << UNIT_SHIFT;
+    return span_heap_used_units(heap) << UNIT_SHIFT;
 }
 
 /* In units, of what has been touched. */
@@ -975,7 +969,7 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
     if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
     uint64_t largest = (uint64_t)largest_free(heap) << UNIT_SHIFT;
     if (largest > figures->largest_free) figures->largest_free = largest;
-    figures->used_bytes += used_units(heap) << UNIT_SHIFT;
+    figures->used_bytes += span_heap_used_units(heap) << UNIT_SHIFT;
     figures->free_bytes += free_bytes(heap);
     figures->reserved_bytes += heap->reserved_bytes;
     figures->regions += heap->region_count;

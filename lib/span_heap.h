@@ -9,7 +9,7 @@
 #include "region.h"
 #include "span_loop.h"
 
-enum { SPAN_BINS = 384 };
+enum { SPAN_BINS = 384, SPAN_HEAP_CLOCK_EVERY = 8 };
 
 struct span_bins {
     uint32_t words; /* a bit for each word of `occupied` that is not 0 */
@@ -26,6 +26,7 @@ struct span_heap {
     struct span_loops *loops; /* NULL: none; what it points to is guarded by lock */
 
     _Alignas(64) heap_lock_t lock;
+    bool frozen; /* in a loop, see span_loop.h; guarded by lock, as all below */
     struct region *regions; /* guarded by lock, as all below */
     uint32_t region_count;
     uint32_t generation; /* of large blocks' words */
@@ -48,6 +49,41 @@ struct taken_span {
     uint32_t start;        /* unit */
     uint32_t fresh_pages;  /* pages in it that cost nothing before; 0: it is usable without a commit */
 };
+
+/* The word of a large block about to be handed out. */
+static inline uint32_t span_heap_large_word(struct span_heap *heap, uint32_t length)
+{
+    uint32_t generation = heap->generation++ << WORD_GENERATION_SHIFT & WORD_GENERATION_MASK;
+    return WORD(WORD_LARGE_LIVE) | generation | length;
+}
+
+static inline uint64_t span_heap_used_units(struct span_heap *heap)
+{
+    return atomic_load_explicit(&heap->used_units, memory_order_relaxed);
+}
+
+static inline void span_heap_note_live_locked(struct span_heap *heap, int64_t live_delta)
+{
+    heap->live_bytes += (uint64_t)live_delta;
+    if ((int64_t)(heap->live_bytes - heap->peak_live_bytes) > 0) {
+        heap->peak_live_bytes = heap->live_bytes;
+    }
+}
+
+static inline void span_heap_note_take(struct span_heap *heap, uint32_t units, int64_t live_delta)
+{
+    atomic_store_explicit(&heap->used_units, span_heap_used_units(heap) + units,
+                          memory_order_relaxed);
+    span_heap_note_live_locked(heap, live_delta);
+}
+
+/* No peak: a put that tells of a rise, by small blocks, is seen at the next take. */
+static inline void span_heap_note_put(struct span_heap *heap, uint32_t units, int64_t live_delta)
+{
+    atomic_store_explicit(&heap->used_units, span_heap_used_units(heap) - units,
+                          memory_order_relaxed);
+    heap->live_bytes += (uint64_t)live_delta;
+}
 
 /* `front` in bytes. */
 void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t step, uint32_t front);
@@ -114,5 +150,53 @@ struct span_heap_figures {
 
 /* Adds this heap's figures to *figures. */
 void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *figures);
+
+/*
+ * The shortest way, for the owner of the lock while the heap is in a loop: a large block where the loop says. False: nothing has
+ * changed, and span_heap_take() is to be called.
+ */
+static inline bool span_heap_take_expected(struct span_heap *heap, const void *self, uint32_t length,
+                                           uint64_t size, struct taken_span *taken)
+{
+    if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0)) return false;
+    bool expected = false;
+    if (__builtin_expect(heap->frozen, 1)) {
+        struct span_loops *loops = heap->loops;
+        const struct loop_op *op = loops->expected;
+        expected = op->what == length;
+        if (__builtin_expect(expected, 1)) {
+            struct region *region = loops->region;
+            span_loop_advance(loops);
+            word_store(&region->words[op->start], span_heap_large_word(heap, length));
+            span_heap_note_take(heap, length, (int64_t)size);
+            *taken = (struct taken_span){region, op->start, 0};
+        }
+    }
+    heap_lock_leave_biased(&heap->lock);
+    return expected;
+}
+
+/* The same for a put. */
+static inline bool span_heap_put_expected(struct span_heap *heap, const void *self,
+                                          struct region *region, uint32_t start, uint32_t length,
+                                          uint32_t word, uint64_t size)
+{
+    if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0)) return false;
+    bool expected = false;
+    if (__builtin_expect(heap->frozen, 1)) {
+        struct span_loops *loops = heap->loops;
+        const struct loop_op *op = loops->expected;
+        expected = op->start == start && op->what == (length | LOOP_PUT) &&
+                   loops->region == region && word_load(&region->words[start]) == word;
+        if (__builtin_expect(expected, 1)) {
+            span_loop_advance(loops);
+            word_store(&region->words[start], WORD(WORD_LARGE_CACHED) | length);
+            if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) heap->now_ms = os_now_ms();
+            span_heap_note_put(heap, length, -(int64_t)size);
+        }
+    }
+    heap_lock_leave_biased(&heap->lock);
+    return expected;
+}
 
 #endif

@@ -19,21 +19,21 @@ static void collect_counters(struct larder *instance, larder_stats_t *stats)
     union {
         uint64_t sums[COUNTERS];
         struct {
-            uint64_t allocations, frees, allocated_bytes, freed_bytes, slow_allocations, slow_frees,
-                blocks_moved, miss_cold, miss_size, failures, foreign_frees;
+            uint64_t allocations, frees, allocated_bytes, freed_bytes, span_allocations, span_frees,
+                span_allocated_bytes, span_freed_bytes, slow_allocations, slow_frees, blocks_moved, miss_cold, miss_size, failures, foreign_frees;
         } is;
     } all;
     _Static_assert(sizeof all.sums == sizeof all.is, "one name a counter");
     cache_sum_counters(instance, all.sums);
-    stats->allocations = all.is.allocations;
-    stats->frees = all.is.frees;
-    stats->live_blocks = all.is.allocations - all.is.frees;
-    stats->live_bytes = all.is.allocated_bytes - all.is.freed_bytes;
-    stats->allocated_bytes = all.is.allocated_bytes;
+    stats->allocations = all.is.allocations + all.is.span_allocations;
+    stats->frees = all.is.frees + all.is.span_frees;
+    stats->live_blocks = stats->allocations - stats->frees;
+    stats->allocated_bytes = all.is.allocated_bytes + all.is.span_allocated_bytes;
+    stats->live_bytes = stats->allocated_bytes - all.is.freed_bytes - all.is.span_freed_bytes;
     stats->thread_hits = all.is.allocations - all.is.slow_allocations;
     stats->miss_cold = all.is.miss_cold;
     stats->miss_size = all.is.miss_size;
-    stats->hits = all.is.allocations - all.is.miss_cold - all.is.miss_size;
+    stats->hits = stats->allocations - all.is.miss_cold - all.is.miss_size;
     /* hits put and take one block each; everything else is in blocks_moved */
     stats->cached_blocks = all.is.blocks_moved + (all.is.frees - all.is.slow_frees) - stats->thread_hits;
     stats->failures = all.is.failures;

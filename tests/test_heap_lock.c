@@ -66,7 +66,6 @@ START_TEST(the_bias_is_given_after_a_streak_and_spares_the_spinlock)
         ck_assert_uint_eq(atomic_load(&lock.busy), 0);
     }
     ck_assert_uint_eq(lock.spin.acquisitions, acquisitions);
-    ck_assert_uint_eq(lock.entries, HEAP_LOCK_FIRST_STREAK + 101);
 }
 END_TEST
 
@@ -184,7 +183,6 @@ static void count_with_all_threads(void)
     memset(&guarded, 0, sizeof guarded);
     run_threads(THREADS, count_by_index, NULL);
     ck_assert_uint_eq(guarded.count, DOMINANT_PASSES + (THREADS - 1) * OTHER_PASSES);
-    ck_assert_uint_eq(lock.entries, guarded.count);
 }
 
 START_TEST(a_dominating_thread_and_its_visitors_exclude_each_other)
