@@ -9,8 +9,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "thread_state.h"
-
 static bool wrong(const char *format, ...)
 {
     va_list arguments;
@@ -288,7 +286,7 @@ static bool locked_heap_is_sound(struct span_heap *heap, struct heap_census *cen
 bool heap_is_sound(struct span_heap *heap, struct heap_census *census)
 {
     *census = (struct heap_census){0};
-    heap_lock_enter(&heap->lock, thread_self());
+    span_heap_lock_settled(heap);
     bool sound = locked_heap_is_sound(heap, census);
     heap_lock_leave(&heap->lock);
     return sound;

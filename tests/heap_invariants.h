@@ -18,7 +18,8 @@ struct heap_census {
 
 /*
  * Walks every region and every bin. Where something does not hold, says so on stderr and returns
- * false. Takes the heap's lock; other threads must have left their calls.
+ * false. Takes the heap's lock, and ends the replay of a loop; other threads must have left their
+ * calls.
  */
 bool heap_is_sound(struct span_heap *heap, struct heap_census *census);
 

@@ -237,6 +237,105 @@ START_TEST(random_operations_keep_every_block_apart_intact_and_counted)
 }
 END_TEST
 
+/* -- Inferences: what is done again and again, with deviations -- */
+
+enum { NETWORKS = 4, LAYERS = 60, INFERENCES = 1200, WEIGHTS = 16 };
+
+/* A network is a list of places: a tensor is taken where there is none, else given back. */
+struct network {
+    unsigned places[2 * LAYERS];
+    size_t sizes[2 * LAYERS];
+    unsigned steps;
+};
+
+static void make_network(struct network *network, struct random *random)
+{
+    bool live[SLOTS - WEIGHTS] = {false};
+
+    for (network->steps = 0; network->steps < LAYERS; network->steps++) {
+        unsigned place = (unsigned)random_between(random, 0, SLOTS - WEIGHTS - 1);
+
+        network->places[network->steps] = place;
+        network->sizes[network->steps] = random_between(random, 33 * KIB, 400 * KIB);
+        live[place] = !live[place];
+    }
+    for (unsigned place = 0; place < SLOTS - WEIGHTS; place++)
+        if (live[place])
+            network->places[network->steps++] = place;
+}
+
+/* One of the things that no loop expects. */
+static void deviate(struct model *model)
+{
+    struct block *weight =
+        &model->blocks[SLOTS - WEIGHTS + random_between(&model->random, 0, WEIGHTS - 1)];
+
+    switch (random_between(&model->random, 0, 9)) {
+    case 0: larder_trim(model->larder, MIB); break;
+    case 1: larder_tick(model->larder); break;
+    case 2: (void)stats_of(model->larder); break;
+    case 3: assert_instance_is_sound(model->larder); break;
+    default: operate_on_block(model, weight, (unsigned)random_between(&model->random, 0, 99)); break;
+    }
+}
+
+/* Shrinks a tensor in place, so that what its span does not use is another number than when recorded. */
+static void shrink(struct model *model, struct block *block)
+{
+    block_is_resized(model, block, block->size - block->size / 4);
+}
+
+static void infer(struct model *model, const struct network *network, bool deviating)
+{
+    for (unsigned i = 0; i < network->steps; i++) {
+        struct block *block = &model->blocks[network->places[i]];
+
+        if (block->ptr != NULL)
+            block_goes(model, block);
+        else
+            block_comes(model, block, larder_alloc(model->larder, network->sizes[i]),
+                        network->sizes[i]);
+        if (deviating && random_between(&model->random, 0, 499) == 0)
+            deviate(model);
+        if (block->ptr != NULL && random_between(&model->random, 0, 19) == 0)
+            shrink(model, block);
+    }
+    /* what a deviation took is kept only now and then: it keeps loops from closing */
+    for (unsigned i = SLOTS - WEIGHTS; i < SLOTS && random_between(&model->random, 0, 999) != 0; i++)
+        if (model->blocks[i].ptr != NULL)
+            block_goes(model, &model->blocks[i]);
+}
+
+START_TEST(repeated_inferences_with_deviations_keep_every_block_apart_intact_and_counted)
+{
+    static struct model model;
+    static struct network networks[NETWORKS];
+    unsigned replayed = 0;
+
+    model = (struct model){.larder = instance_with(&settings[_i]), .slots = SLOTS, .largest = MIB};
+    random_init(&model.random, 100 + (uint64_t)_i);
+    for (unsigned i = 0; i < NETWORKS; i++)
+        make_network(&networks[i], &model.random);
+    for (unsigned i = 1; i <= INFERENCES; i++) {
+        /* ten of a kind, then a change; every other ten as they should be */
+        infer(&model, &networks[i / 10 % NETWORKS], i / 10 % 2 == 0);
+        replayed += model.larder->heap.loops != NULL &&
+                    model.larder->heap.loops->mode == LOOP_REPLAYING;
+        assert_expectations();
+        if (i % 37 == 0) {
+            assert_instance_is_sound(model.larder);
+            assert_statistics_are(model.larder, &model);
+        }
+    }
+    if (settings[_i].decay_ms != 0)
+        ck_assert_uint_gt(replayed, INFERENCES / 10); /* else this shows nothing */
+    all_blocks_go(&model);
+    assert_statistics_are(model.larder, &model);
+    assert_all_coalesces(model.larder);
+    must_destroy(model.larder);
+}
+END_TEST
+
 /* -- What random operations meet too seldom -- */
 
 /* A hole below the top in which an aligned block has room, but not wherever the hole began. */
@@ -454,6 +553,8 @@ int main(void)
 
     tcase_add_loop_test(claims, random_operations_keep_every_block_apart_intact_and_counted, 0,
                         SETTING_COUNT);
+    tcase_add_loop_test(
+        claims, repeated_inferences_with_deviations_keep_every_block_apart_intact_and_counted, 0, 2);
     tcase_add_test(claims, an_aligned_block_in_the_last_hole_leaves_the_top_where_it_is);
     tcase_add_test(claims, gigabytes_shrunk_in_place_and_freed_leave_no_words_behind);
     tcase_add_loop_test(claims, eight_threads_that_hand_blocks_to_each_other_leave_a_sound_heap, 0,
