@@ -9,6 +9,7 @@
  */
 #include "support.h"
 
+#include <sched.h>
 #include <stdio.h>
 
 #include "fit.h"
@@ -546,6 +547,46 @@ START_TEST(statistics_and_walks_are_safe_while_others_allocate_and_free)
 }
 END_TEST
 
+/* -- An inference that others disturb -- */
+
+static struct network shared_network;
+
+static void infer_or_disturb(void *context, unsigned index)
+{
+    struct model *model = &shared.models[index];
+
+    (void)context;
+    if (index == 0) {
+        for (unsigned i = 0; i < INFERENCES / 4; i++)
+            infer(model, &shared_network, false);
+        atomic_store(&busy_threads, 0);
+    }
+    while (atomic_load(&busy_threads) != 0) {
+        operate_on_block(model, &model->blocks[index], (unsigned)random_between(&model->random, 0, 99));
+        for (unsigned i = 0; i < 50; i++)
+            sched_yield();
+    }
+}
+
+START_TEST(an_inference_that_other_threads_disturb_keeps_its_blocks)
+{
+    struct model sum;
+
+    prepare_shared(&settings[_i], _i);
+    shared.models[0].slots = SLOTS;
+    make_network(&shared_network, &shared.models[0].random);
+    atomic_store(&busy_threads, 1);
+    run_threads(3, infer_or_disturb, NULL);
+    assert_instance_is_sound(shared.larder);
+    for (unsigned i = 0; i < THREADS; i++)
+        all_blocks_go(&shared.models[i]);
+    sum = sum_of_models();
+    assert_statistics_are(shared.larder, &sum);
+    assert_all_coalesces(shared.larder);
+    must_destroy(shared.larder);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("span_heap");
@@ -560,5 +601,6 @@ int main(void)
     tcase_add_loop_test(claims, eight_threads_that_hand_blocks_to_each_other_leave_a_sound_heap, 0,
                         SETTING_COUNT);
     tcase_add_loop_test(claims, statistics_and_walks_are_safe_while_others_allocate_and_free, 0, 2);
+    tcase_add_loop_test(claims, an_inference_that_other_threads_disturb_keeps_its_blocks, 0, 2);
     return run_suite(suite);
 }
