@@ -118,10 +118,10 @@ static void undo_take(struct span_heap *heap, struct taken_span taken, uint32_t 
     }
 }
 
-/* Commits what is fresh; false, and the span is back in the heap, if that cannot be. */
+/* Commits what is not; false, and the span is back in the heap, if that cannot be. */
 static bool make_usable(struct span_heap *heap, struct taken_span taken, uint32_t units)
 {
-    if (taken.fresh_pages == 0 || !taken.region->reserved ||
+    if (region_is_committed(taken.region, taken.start + units) ||
         region_commit(taken.region, taken.start + units) == 0) {
         return true;
     }

@@ -117,7 +117,8 @@ static void *alloc_large(struct larder *larder, struct thread_cache *cache, size
         if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state, units, size, &taken))) {
             taken = span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
         }
-        if (likely(taken.region != NULL && taken.fresh_pages == 0)) {
+        if (likely(taken.region != NULL && taken.fresh_pages == 0 &&
+                   region_is_committed(taken.region, taken.start + units))) {
             count_own(&cache->counters.span_allocations, 1);
             count_own(&cache->counters.span_allocated_bytes, size);
             word_store(&taken.region->words[taken.start + 1],

@@ -149,10 +149,21 @@ void region_release(struct region *region)
     meta_pool_put(&region_pool, region);
 }
 
+/* One page more than asked for: what follows a block may be read. */
+static size_t commit_end(uint32_t end_unit)
+{
+    return ((size_t)end_unit << UNIT_SHIFT) + os_page_size();
+}
+
+bool region_is_committed(struct region *region, uint32_t end_unit)
+{
+    /* acquire: pairs with the release in region_commit() */
+    return commit_end(end_unit) <= atomic_load_explicit(&region->committed, memory_order_acquire);
+}
+
 int region_commit(struct region *region, uint32_t end_unit)
 {
-    /* One page more than asked for: what follows a block may be read. */
-    size_t end = ((size_t)end_unit << UNIT_SHIFT) + os_page_size();
+    size_t end = commit_end(end_unit);
     size_t committed = atomic_load_explicit(&region->committed, memory_order_acquire);
     if (end <= committed) return 0;
     size_t size = atomic_load_explicit(&region->size, memory_order_relaxed);

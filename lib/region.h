@@ -169,6 +169,10 @@ struct region *region_create(struct span_heap *heap, uint32_t units);
 /* Returns a region's memory; all of it must be free, and no span heap may know it. No lock may be held. */
 void region_release(struct region *region);
 
+/* True if everything below end_unit, and a page more, has been committed. What is dirty need not be: another thread may be
+ * about to commit it. */
+bool region_is_committed(struct region *region, uint32_t end_unit);
+
 /* Makes [0, end_unit) usable. 0 or -errno. No lock may be held. */
 int region_commit(struct region *region, uint32_t end_unit);
 

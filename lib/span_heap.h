@@ -47,7 +47,7 @@ struct span_heap {
 struct taken_span {
     struct region *region; /* NULL: none fits */
     uint32_t start;        /* unit */
-    uint32_t fresh_pages;  /* pages in it that cost nothing before; 0: it is usable without a commit */
+    uint32_t fresh_pages;  /* pages in it that cost nothing before */
 };
 
 /* The word of a large block about to be handed out. */
@@ -92,7 +92,7 @@ void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t st
  * Takes a free span of `length` units (a multiple of step) such that its address plus front is a multiple of
  * alignment (bytes, 0 or a power of two above step). Sets its first word to `word`; if that is of kind
  * LARGE_LIVE, length and generation are added. `live_delta` is what the calling thread's live bytes have changed by
- * since it last told. If there are fresh pages, the caller must region_commit() the span before use.
+ * since it last told. The caller must see to it that the span is committed before use.
  */
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
                                  uint32_t word, int64_t live_delta);
