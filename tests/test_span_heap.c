@@ -257,7 +257,8 @@ static void make_network(struct network *network, struct random *random)
         unsigned place = (unsigned)random_between(random, 0, SLOTS - WEIGHTS - 1);
 
         network->places[network->steps] = place;
-        network->sizes[network->steps] = random_between(random, 33 * KIB, 400 * KIB);
+        /* few sizes, so that the same place is taken more than once in a round */
+        network->sizes[network->steps] = 33 * KIB + random_between(random, 0, 5) * 50 * KIB;
         live[place] = !live[place];
     }
     for (unsigned place = 0; place < SLOTS - WEIGHTS; place++)
