@@ -50,9 +50,9 @@ struct shard {
 };
 
 static struct {
-    spinlock_t lock;              /* for preparation only */
+    spinlock_t lock;                /* for preparation only */
     _Atomic(struct shard *) shards; /* NULL: not prepared */
-    unsigned shard_shift;         /* hash >> shard_shift is the shard's number; set before shards */
+    unsigned shard_shift; /* hash >> shard_shift is the shard's number; set before shards */
     unsigned count;
     unsigned wanted; /* set by allocation_map_set_shards(), 0: default */
 } map;
@@ -83,7 +83,8 @@ static struct shard *shard_of(uint64_t hash)
 
 int allocation_map_set_shards(unsigned shards)
 {
-    if (shards == 0 || shards > MAX_SHARDS || (shards & (shards - 1)) != 0) return -EINVAL;
+    if (shards == 0 || shards > MAX_SHARDS || (shards & (shards - 1)) != 0)
+        return -EINVAL;
     int result = -EBUSY;
     spinlock_lock(&map.lock);
     if (atomic_load_explicit(&map.shards, memory_order_relaxed) == NULL) {
@@ -97,7 +98,8 @@ int allocation_map_set_shards(unsigned shards)
 static unsigned shards_from_environment(void)
 {
     const char *text = getenv("LARDER_MAP_SHARDS");
-    if (text == NULL) return DEFAULT_SHARDS;
+    if (text == NULL)
+        return DEFAULT_SHARDS;
     char *end;
     unsigned long shards = strtoul(text, &end, 10);
     /* larder_config_from_environment() is the place that reports a bad value */
@@ -108,10 +110,12 @@ static unsigned shards_from_environment(void)
 
 int allocation_map_prepare(void)
 {
-    if (atomic_load_explicit(&map.shards, memory_order_acquire) != NULL) return 0;
+    if (atomic_load_explicit(&map.shards, memory_order_acquire) != NULL)
+        return 0;
     unsigned count = map.wanted != 0 ? map.wanted : shards_from_environment();
     struct shard *shards = meta_alloc(count * sizeof(struct shard));
-    if (shards == NULL) return -ENOMEM;
+    if (shards == NULL)
+        return -ENOMEM;
     for (unsigned i = 0; i < count; i++) {
         atomic_store_explicit(&shards[i].table, (struct table *)(void *)&empty_table,
                               memory_order_relaxed);
@@ -138,9 +142,11 @@ static void *table_find(struct table *table, uint64_t hash, uintptr_t key)
             void *value = atomic_load_explicit(&slot->value, memory_order_acquire);
             /* relaxed: ordered behind the acquire load of value, which a writer stores between two
              * changes of the key */
-            if (atomic_load_explicit(&slot->key, memory_order_relaxed) == key) return value;
+            if (atomic_load_explicit(&slot->key, memory_order_relaxed) == key)
+                return value;
         }
-        if (found == 0) return NULL;
+        if (found == 0)
+            return NULL;
     }
     return NULL;
 }
@@ -154,9 +160,11 @@ static void *map_find(uintptr_t key)
         uint32_t before = atomic_load_explicit(&shard->sequence, memory_order_acquire);
         struct table *table = atomic_load_explicit(&shard->table, memory_order_acquire);
         void *value = table_find(table, hash, key);
-        if (value != NULL) return value;
+        if (value != NULL)
+            return value;
         uint32_t after = atomic_load_explicit(&shard->sequence, memory_order_relaxed);
-        if (before == after && (before & 1) == 0) return NULL;
+        if (before == after && (before & 1) == 0)
+            return NULL;
     }
     spinlock_lock(&shard->lock);
     void *value = table_find(atomic_load_explicit(&shard->table, memory_order_relaxed), hash, key);
@@ -188,7 +196,8 @@ static void shard_adopt(struct shard *shard, struct table *larger, size_t bytes)
     struct table *old = atomic_load_explicit(&shard->table, memory_order_relaxed);
     for (size_t i = 0; i <= old->mask; i++) {
         uintptr_t key = atomic_load_explicit(&old->slots[i].key, memory_order_relaxed);
-        if (key == 0) continue;
+        if (key == 0)
+            continue;
         table_put(larger, key, atomic_load_explicit(&old->slots[i].value, memory_order_relaxed));
     }
     shard->table_bytes += bytes;
@@ -217,11 +226,13 @@ static int map_insert(uintptr_t key, void *value)
         size_t wanted = slots < FIRST_SLOTS ? FIRST_SLOTS : slots * 2;
         size_t bytes = sizeof(struct table) + wanted * sizeof(struct slot);
         struct table *larger = meta_alloc(bytes);
-        if (larger == NULL) return -ENOMEM;
+        if (larger == NULL)
+            return -ENOMEM;
         larger->mask = wanted - 1;
         spinlock_lock(&shard->lock);
         table = atomic_load_explicit(&shard->table, memory_order_relaxed);
-        if (table->mask < larger->mask) shard_adopt(shard, larger, bytes);
+        if (table->mask < larger->mask)
+            shard_adopt(shard, larger, bytes);
         spinlock_unlock(&shard->lock);
     }
 }
@@ -252,7 +263,8 @@ static void map_remove(uintptr_t key)
     atomic_store_explicit(&shard->sequence, sequence + 1, memory_order_release);
     for (size_t i = (gap + 1) & mask;; i = (i + 1) & mask) {
         uintptr_t moved = atomic_load_explicit(&table->slots[i].key, memory_order_relaxed);
-        if (moved == 0) break;
+        if (moved == 0)
+            break;
         if (may_fill(home_slot(hash_key(moved), mask), gap, i, mask)) {
             slot_set(&table->slots[gap], moved,
                      atomic_load_explicit(&table->slots[i].value, memory_order_relaxed));
@@ -329,19 +341,22 @@ void allocation_map_fork_lock(void)
 {
     spinlock_lock(&map.lock);
     struct shard *shards = atomic_load_explicit(&map.shards, memory_order_relaxed);
-    for (unsigned i = 0; shards != NULL && i < map.count; i++) spinlock_lock(&shards[i].lock);
+    for (unsigned i = 0; shards != NULL && i < map.count; i++)
+        spinlock_lock(&shards[i].lock);
 }
 
 void allocation_map_fork_unlock(void)
 {
     struct shard *shards = atomic_load_explicit(&map.shards, memory_order_relaxed);
-    for (unsigned i = 0; shards != NULL && i < map.count; i++) spinlock_unlock(&shards[i].lock);
+    for (unsigned i = 0; shards != NULL && i < map.count; i++)
+        spinlock_unlock(&shards[i].lock);
     spinlock_unlock(&map.lock);
 }
 
 void allocation_map_fork_child(void)
 {
     struct shard *shards = atomic_load_explicit(&map.shards, memory_order_relaxed);
-    for (unsigned i = 0; shards != NULL && i < map.count; i++) spinlock_reset(&shards[i].lock);
+    for (unsigned i = 0; shards != NULL && i < map.count; i++)
+        spinlock_reset(&shards[i].lock);
     spinlock_reset(&map.lock);
 }

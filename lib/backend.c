@@ -9,19 +9,24 @@
 int backend_copy(larder_backend_t *to, const larder_backend_t *from)
 {
     size_t size = from->struct_size < sizeof *to ? from->struct_size : sizeof *to;
-    if (size < offsetof(larder_backend_t, context) + sizeof from->context) return -EINVAL;
+    if (size < offsetof(larder_backend_t, context) + sizeof from->context)
+        return -EINVAL;
     memset(to, 0, sizeof *to);
     memcpy(to, from, size);
     to->struct_size = sizeof *to;
-    if (to->name == NULL) to->name = "custom";
+    if (to->name == NULL)
+        to->name = "custom";
     return to->allocate != NULL && to->free != NULL ? 0 : -EINVAL;
 }
 
 const larder_backend_t *larder_backend_by_name(const char *name)
 {
-    if (name != NULL && strcmp(name, "system") == 0) return larder_backend_system();
-    if (name != NULL && strcmp(name, "mmap") == 0) return larder_backend_mmap();
-    if (name != NULL && strcmp(name, "mimalloc") == 0) return larder_backend_mimalloc();
+    if (name != NULL && strcmp(name, "system") == 0)
+        return larder_backend_system();
+    if (name != NULL && strcmp(name, "mmap") == 0)
+        return larder_backend_mmap();
+    if (name != NULL && strcmp(name, "mimalloc") == 0)
+        return larder_backend_mimalloc();
     errno = EINVAL;
     return NULL;
 }
@@ -52,7 +57,8 @@ bool backend_can_discard(const struct larder *instance)
 int backend_discard(struct larder *instance, void *ptr, size_t size)
 {
     const larder_backend_t *backend = &instance->backend;
-    if (backend->discard == NULL) return -ENOTSUP;
+    if (backend->discard == NULL)
+        return -ENOTSUP;
     atomic_fetch_add_explicit(&instance->backend_discards, 1, memory_order_relaxed);
     return backend->discard(backend->context, ptr, size);
 }

@@ -23,11 +23,13 @@ static void *mimalloc_allocate(void *context, size_t size, size_t alignment)
 {
     (void)context;
     void *ptr = mimalloc.allocate(size, alignment);
-    if (ptr == NULL || ((uintptr_t)ptr & (alignment - 1)) == 0) return ptr;
+    if (ptr == NULL || ((uintptr_t)ptr & (alignment - 1)) == 0)
+        return ptr;
     /* Debian's 2.0.9 takes sizes that are multiples of the alignment to be aligned by themselves, which with its
      * padding they are not */
     mimalloc.release(ptr);
-    if (size > SIZE_MAX - alignment) return NULL;
+    if (size > SIZE_MAX - alignment)
+        return NULL;
     ptr = mimalloc.allocate(((size + alignment - 1) & ~(alignment - 1)) + 1, alignment);
     if (ptr != NULL && ((uintptr_t)ptr & (alignment - 1)) != 0) {
         mimalloc.release(ptr);
@@ -59,13 +61,16 @@ static void open_library(void)
     const char *names[] = {getenv("LARDER_MIMALLOC"), "libmimalloc.so.3",   "libmimalloc.so.2",
                            "libmimalloc.so.2.0",      "libmimalloc.so.1.9", "libmimalloc.so"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (names[i] == NULL) continue;
+        if (names[i] == NULL)
+            continue;
         void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
-        if (library == NULL) continue;
+        if (library == NULL)
+            continue;
         /* POSIX: a data pointer from dlsym() may be converted to a function pointer */
         *(void **)&mimalloc.allocate = dlsym(library, "mi_malloc_aligned");
         *(void **)&mimalloc.release = dlsym(library, "mi_free");
-        if (mimalloc.allocate != NULL && mimalloc.release != NULL) return;
+        if (mimalloc.allocate != NULL && mimalloc.release != NULL)
+            return;
         dlclose(library);
         mimalloc.allocate = NULL;
     }

@@ -15,7 +15,8 @@ static size_t round_to_page(size_t size)
 static void *mmap_allocate(void *context, size_t size, size_t alignment)
 {
     (void)context;
-    if (size > SIZE_MAX / 2) return NULL;
+    if (size > SIZE_MAX / 2)
+        return NULL;
     size = round_to_page(size);
     char *ptr = os_reserve(size, alignment < os_page_size() ? os_page_size() : alignment);
     if (ptr != NULL && os_commit(ptr, size) != 0) {

@@ -7,7 +7,8 @@
 static void *system_allocate(void *context, size_t size, size_t alignment)
 {
     (void)context;
-    if (alignment <= _Alignof(max_align_t)) return malloc(size);
+    if (alignment <= _Alignof(max_align_t))
+        return malloc(size);
     void *ptr;
     return posix_memalign(&ptr, alignment, size) == 0 ? ptr : NULL;
 }

@@ -8,7 +8,8 @@ static struct meta_pool record_pool = META_POOL(struct block_record);
 
 static void note_bytes(struct larder *instance, size_t bytes)
 {
-    uint64_t before = atomic_fetch_add_explicit(&instance->block_bytes, bytes, memory_order_relaxed);
+    uint64_t before =
+        atomic_fetch_add_explicit(&instance->block_bytes, bytes, memory_order_relaxed);
     cache_raise_peak(&instance->peak_block_bytes, before + bytes);
 }
 
@@ -16,9 +17,11 @@ struct block_record *block_create(struct larder *instance, size_t size, size_t a
 {
     size_t front = (instance->front + alignment - 1) & ~(alignment - 1);
     size_t raw_size = size + front + instance->back;
-    if (raw_size == 0) raw_size = 1;
+    if (raw_size == 0)
+        raw_size = 1;
     struct block_record *record = meta_pool_get(&record_pool);
-    if (record == NULL) return NULL;
+    if (record == NULL)
+        return NULL;
     char *raw = backend_allocate(instance, raw_size, alignment);
     if (raw == NULL) {
         meta_pool_put(&record_pool, record);
@@ -42,7 +45,8 @@ struct block_record *block_create(struct larder *instance, size_t size, size_t a
     spinlock_lock(&instance->lock);
     record->prev = NULL;
     record->next = instance->records;
-    if (instance->records != NULL) instance->records->prev = record;
+    if (instance->records != NULL)
+        instance->records->prev = record;
     instance->records = record;
     spinlock_unlock(&instance->lock);
     atomic_fetch_add_explicit(&instance->block_records, 1, memory_order_relaxed);
@@ -55,9 +59,12 @@ void block_forget(struct block_record *record)
     struct larder *instance = record->instance;
     allocation_map_remove_block(atomic_load_explicit(&record->address, memory_order_relaxed));
     spinlock_lock(&instance->lock);
-    if (record->prev != NULL) record->prev->next = record->next;
-    if (record->next != NULL) record->next->prev = record->prev;
-    if (instance->records == record) instance->records = record->next;
+    if (record->prev != NULL)
+        record->prev->next = record->next;
+    if (record->next != NULL)
+        record->next->prev = record->prev;
+    if (instance->records == record)
+        instance->records = record->next;
     spinlock_unlock(&instance->lock);
     word_store(&record->word, word_load(&record->word) & WORD_GENERATION_MASK);
     atomic_store_explicit(&record->address, 0, memory_order_relaxed);
@@ -79,7 +86,8 @@ void block_destroy(struct block_record *record)
 bool block_mark_cached(struct block_record *record, bool strict)
 {
     uint32_t word = word_load(&record->word);
-    if (word_kind(word) != WORD_LIVE) return false;
+    if (word_kind(word) != WORD_LIVE)
+        return false;
     uint32_t cached = (word & WORD_GENERATION_MASK) | WORD(WORD_CACHED);
     if (strict) {
         return atomic_compare_exchange_strong_explicit(&record->word, &word, cached,
@@ -108,13 +116,15 @@ bool block_contains(struct larder *instance, uintptr_t address, size_t *size)
     return inside;
 }
 
-int block_walk(struct larder *instance, int (*fn)(void *context, void *ptr, size_t size), void *context)
+int block_walk(struct larder *instance, int (*fn)(void *context, void *ptr, size_t size),
+               void *context)
 {
     int stop = 0;
     spinlock_lock(&instance->lock);
     for (struct block_record *record = instance->records; record != NULL && stop == 0;
          record = record->next) {
-        if (word_kind(word_load(&record->word)) != WORD_LIVE) continue;
+        if (word_kind(word_load(&record->word)) != WORD_LIVE)
+            continue;
         uintptr_t address = atomic_load_explicit(&record->address, memory_order_relaxed);
         stop = fn(context, (void *)address, record->size);
     }

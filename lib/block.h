@@ -17,10 +17,10 @@ struct block_record {
     size_t raw_size;
     size_t size; /* asked for; the key under `exact` */
     struct larder *instance;
-    struct block_record *below;     /* next older block of this size in a stack */
-    struct block_record *next_size; /* in the shared store: top of the next stack in the bucket */
+    struct block_record *below;       /* next older block of this size in a stack */
+    struct block_record *next_size;   /* in the shared store: top of the next stack in the bucket */
     struct block_record *next, *prev; /* all of the instance's; guarded by instance->lock */
-    void *pool_link;                /* used by the pool, so that the fields above stay readable */
+    void *pool_link;                  /* used by the pool, so that the fields above stay readable */
 };
 
 /* A live block; NULL where there is no memory. No lock may be held. */
@@ -40,7 +40,8 @@ void block_mark_live(struct block_record *record);
 bool block_contains(struct larder *instance, uintptr_t address, size_t *size);
 
 /* Calls fn for each live block of the instance, with instance->lock held; returns what fn returned last. */
-int block_walk(struct larder *instance, int (*fn)(void *context, void *ptr, size_t size), void *context);
+int block_walk(struct larder *instance, int (*fn)(void *context, void *ptr, size_t size),
+               void *context);
 
 void block_fork_lock(void);
 void block_fork_unlock(void);

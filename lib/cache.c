@@ -40,11 +40,13 @@ void cache_raise_peak(_Atomic uint64_t *peak, uint64_t now)
 
 bool cache_reserve(struct larder *instance, uint64_t bytes)
 {
-    if (!instance->capped) return true;
+    if (!instance->capped)
+        return true;
     uint64_t cap = instance->config.max_cached_bytes;
     uint64_t total = atomic_load_explicit(&instance->cached_total, memory_order_relaxed);
     do {
-        if (bytes > cap || total > cap - bytes) return false;
+        if (bytes > cap || total > cap - bytes)
+            return false;
     } while (!atomic_compare_exchange_weak_explicit(&instance->cached_total, &total, total + bytes,
                                                     memory_order_relaxed, memory_order_relaxed));
     cache_raise_peak(&instance->peak_cached_bytes, total + bytes);
@@ -84,7 +86,8 @@ void cache_note_record(struct larder *instance, uint64_t size)
 {
     uint64_t live =
         atomic_fetch_add_explicit(&instance->record_live_bytes, size, memory_order_relaxed) + size;
-    if ((int64_t)live > 0) cache_raise_peak(&instance->peak_record_live_bytes, live);
+    if ((int64_t)live > 0)
+        cache_raise_peak(&instance->peak_record_live_bytes, live);
 }
 
 uint64_t cache_thread_bytes(struct larder *instance)
@@ -110,9 +113,11 @@ uint64_t cache_cached_bytes(struct larder *instance)
     uint64_t bytes = cache_thread_bytes(instance) + free_span_bytes(instance) +
                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed) +
                      atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
-    if (instance->capped) { /* the parts are read one after another, a block may be seen in two of them */
+    if (instance
+            ->capped) { /* the parts are read one after another, a block may be seen in two of them */
         uint64_t total = atomic_load_explicit(&instance->cached_total, memory_order_relaxed);
-        if (bytes > total) bytes = total;
+        if (bytes > total)
+            bytes = total;
     }
     return bytes;
 }
@@ -120,17 +125,21 @@ uint64_t cache_cached_bytes(struct larder *instance)
 /* ---- giving back ---- */
 
 /* Frees pages and blocks that have been idle for `idle_ms` until `keep` bytes are left in free spans and store. */
-static size_t give_back_idle(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, uint64_t keep)
+static size_t give_back_idle(struct larder *instance, uint32_t now_ms, uint32_t idle_ms,
+                             uint64_t keep)
 {
     uint64_t small = span_heap_free_bytes(&instance->small_heap);
-    size_t bytes = span_heap_purge(&instance->heap, now_ms, idle_ms, keep > small ? keep - small : 0);
+    size_t bytes =
+        span_heap_purge(&instance->heap, now_ms, idle_ms, keep > small ? keep - small : 0);
     uint64_t large = span_heap_free_bytes(&instance->heap);
-    bytes += span_heap_purge(&instance->small_heap, now_ms, idle_ms, keep > large ? keep - large : 0);
+    bytes +=
+        span_heap_purge(&instance->small_heap, now_ms, idle_ms, keep > large ? keep - large : 0);
     cache_unreserve(instance, bytes);
     return bytes + exact_evict(instance, now_ms, idle_ms, keep);
 }
 
-static size_t release_empty(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, bool reserved_too)
+static size_t release_empty(struct larder *instance, uint32_t now_ms, uint32_t idle_ms,
+                            bool reserved_too)
 {
     size_t bytes = span_heap_release_empty(&instance->heap, now_ms, idle_ms, reserved_too) +
                    span_heap_release_empty(&instance->small_heap, now_ms, idle_ms, reserved_too);
@@ -146,7 +155,8 @@ static void give_back_oldest(struct larder *instance, uint64_t keep)
     for (int i = 0; i < 3; i++) {
         uint64_t kept = free_span_bytes(instance) +
                         atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
-        if (kept <= keep) return;
+        if (kept <= keep)
+            return;
         give_back_idle(instance, now, ages[i], keep);
     }
 }
@@ -185,7 +195,8 @@ void cache_trim_all(void)
 size_t cache_tick(struct larder *instance)
 {
     uint32_t decay = instance->config.decay_ms, now = os_now_ms();
-    if (decay > INT32_MAX) return 0;
+    if (decay > INT32_MAX)
+        return 0;
     atomic_store_explicit(&instance->last_tick_ms, now, memory_order_relaxed);
     fit_reap_depots(instance, now, decay);
     size_t bytes = give_back_idle(instance, now, decay, 0);
@@ -196,7 +207,8 @@ void cache_tick_if_due(struct larder *instance, uint32_t now_ms)
 {
     uint32_t decay = instance->config.decay_ms;
     uint32_t last = atomic_load_explicit(&instance->last_tick_ms, memory_order_relaxed);
-    if (decay > INT32_MAX || !os_is_idle(last, now_ms, decay / 4 + 1)) return;
+    if (decay > INT32_MAX || !os_is_idle(last, now_ms, decay / 4 + 1))
+        return;
     /* one of several threads that get here does it */
     if (atomic_compare_exchange_strong_explicit(&instance->last_tick_ms, &last, now_ms,
                                                 memory_order_relaxed, memory_order_relaxed)) {
@@ -221,7 +233,8 @@ static void registry_add(struct larder *instance)
     instance->slot = instance->id % DIRECT_CACHES;
     instance->prev = NULL;
     instance->next = registry.first;
-    if (registry.first != NULL) registry.first->prev = instance;
+    if (registry.first != NULL)
+        registry.first->prev = instance;
     registry.first = instance;
     spinlock_unlock(&registry.lock);
 }
@@ -229,9 +242,12 @@ static void registry_add(struct larder *instance)
 static void registry_remove(struct larder *instance)
 {
     spinlock_lock(&registry.lock);
-    if (instance->prev != NULL) instance->prev->next = instance->next;
-    if (instance->next != NULL) instance->next->prev = instance->prev;
-    if (registry.first == instance) registry.first = instance->next;
+    if (instance->prev != NULL)
+        instance->prev->next = instance->next;
+    if (instance->next != NULL)
+        instance->next->prev = instance->prev;
+    if (registry.first == instance)
+        registry.first = instance->next;
     spinlock_unlock(&registry.lock);
 }
 
@@ -248,11 +264,15 @@ static void set_edges(struct larder *instance)
     /* Under `fit` whatever precedes and follows a block is readable; up to 64 bytes need no room of their own. */
     size_t before = fit && config->padding_before <= 64 ? 0 : config->padding_before;
     size_t after = fit && config->padding_after <= 64 ? 0 : config->padding_after;
-    if (before < config->redzone) before = config->redzone;
-    if (after < config->redzone) after = config->redzone;
+    if (before < config->redzone)
+        before = config->redzone;
+    if (after < config->redzone)
+        after = config->redzone;
     size_t multiple = config->alignment;
-    if (fit && multiple < UNIT) multiple = UNIT;
-    if (fit && instance->capped && multiple < os_page_size()) multiple = os_page_size();
+    if (fit && multiple < UNIT)
+        multiple = UNIT;
+    if (fit && instance->capped && multiple < os_page_size())
+        multiple = os_page_size();
     instance->front = round_up(before, multiple);
     instance->back = after;
 }
@@ -262,7 +282,7 @@ static int set_backend(struct larder *instance)
     const larder_backend_t *backend = instance->config.backend;
     if (backend == NULL) {
         backend = instance->config.policy == LARDER_POLICY_FIT ? larder_backend_mmap()
-                                                                : larder_backend_system();
+                                                               : larder_backend_system();
     }
     int error = backend_copy(&instance->backend, backend);
     instance->config.backend = &instance->backend;
@@ -276,7 +296,8 @@ static int instance_init(struct larder *instance, const char *name, const larder
     instance->config = *config;
     strncpy(instance->name, name != NULL ? name : "larder", sizeof instance->name - 1);
     int error = set_backend(instance);
-    if (error != 0) return error;
+    if (error != 0)
+        return error;
     instance->capped = config->max_cached_bytes != SIZE_MAX;
     instance->class_shift = (unsigned)__builtin_ctzll(config->alignment);
     instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
@@ -286,7 +307,8 @@ static int instance_init(struct larder *instance, const char *name, const larder
                       config->checks == LARDER_CHECKS_DEFAULT &&
                       config->policy == LARDER_POLICY_FIT;
     fit_init(instance);
-    if (config->policy == LARDER_POLICY_EXACT) error = exact_init(&instance->exact);
+    if (config->policy == LARDER_POLICY_EXACT)
+        error = exact_init(&instance->exact);
     instance->late.shared = true;
     atomic_store_explicit(&instance->late.instance, instance, memory_order_relaxed);
     atomic_store_explicit(&instance->last_tick_ms, os_now_ms(), memory_order_relaxed);
@@ -309,7 +331,8 @@ struct larder *cache_create_instance(const char *name, const larder_config_t *co
         error = instance != NULL ? instance_init(instance, name, config) : -ENOMEM;
     }
     if (error != 0) {
-        if (instance != NULL) meta_pool_put(&larder_pool, instance);
+        if (instance != NULL)
+            meta_pool_put(&larder_pool, instance);
         errno = -error;
         return NULL;
     }
@@ -326,14 +349,16 @@ static size_t cache_live_blocks(struct larder *instance)
         } is;
     } all;
     cache_sum_counters(instance, all.sums);
-    return (size_t)(all.is.allocations - all.is.frees + all.is.span_allocations - all.is.span_frees);
+    return (size_t)(all.is.allocations - all.is.frees + all.is.span_allocations -
+                    all.is.span_frees);
 }
 
 static void instance_end(struct larder *instance)
 {
     release_empty(instance, os_now_ms(), 0, true);
     registry_remove(instance);
-    if (instance->heap.loops != NULL) span_loops_put(instance->heap.loops);
+    if (instance->heap.loops != NULL)
+        span_loops_put(instance->heap.loops);
     meta_pool_put(&larder_pool, instance);
 }
 
@@ -373,7 +398,8 @@ void cache_fork_prepare(void)
     spinlock_lock(&registry.lock);
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
         spinlock_lock(&l->lock);
-        for (unsigned c = 0; c < l->class_count; c++) spinlock_lock(&l->depots[c].lock);
+        for (unsigned c = 0; c < l->class_count; c++)
+            spinlock_lock(&l->depots[c].lock);
         exact_fork_lock(&l->exact);
         heap_lock_enter(&l->small_heap.lock, thread_self());
         span_heap_lock_settled(&l->heap);
@@ -404,7 +430,8 @@ void cache_fork_parent(void)
         heap_lock_leave(&l->heap.lock);
         heap_lock_leave(&l->small_heap.lock);
         exact_fork_unlock(&l->exact);
-        for (unsigned c = 0; c < l->class_count; c++) spinlock_unlock(&l->depots[c].lock);
+        for (unsigned c = 0; c < l->class_count; c++)
+            spinlock_unlock(&l->depots[c].lock);
         spinlock_unlock(&l->lock);
     }
     spinlock_unlock(&registry.lock);
@@ -427,7 +454,8 @@ void cache_fork_child(void)
         heap_lock_reset(&l->heap.lock);
         heap_lock_reset(&l->small_heap.lock);
         exact_fork_child(&l->exact);
-        for (unsigned c = 0; c < l->class_count; c++) spinlock_reset(&l->depots[c].lock);
+        for (unsigned c = 0; c < l->class_count; c++)
+            spinlock_reset(&l->depots[c].lock);
         spinlock_reset(&l->lock);
         thread_caches_fork_child(l);
     }

@@ -35,8 +35,10 @@ struct counters {
     _Atomic uint64_t allocated_bytes, freed_bytes; /* as asked for */
     /* Large blocks on their hit path; not in the four above. Their live bytes the heap knows at once. */
     _Atomic uint64_t span_allocations, span_frees, span_allocated_bytes, span_freed_bytes;
-    _Atomic uint64_t slow_allocations, slow_frees; /* not from and into the thread's own magazines */
-    _Atomic uint64_t blocks_moved; /* into the thread's magazines, less those out of them, on slow paths */
+    _Atomic uint64_t slow_allocations,
+        slow_frees; /* not from and into the thread's own magazines */
+    _Atomic uint64_t
+        blocks_moved; /* into the thread's magazines, less those out of them, on slow paths */
     _Atomic uint64_t miss_cold, miss_size, failures;
     _Atomic uint64_t foreign_frees;
 };
@@ -59,22 +61,23 @@ struct thread_cache {
      */
     _Atomic uint32_t id;
     uint32_t class_shift;
-    size_t class_limit; /* largest request served from magazines */
-    size_t class_min;   /* requests below are rounded up to it */
-    size_t span_limit;  /* larger requests, up to it, may go straight to the span heap; 0: none */
-    uint32_t puts;      /* of spans */
+    size_t class_limit;  /* largest request served from magazines */
+    size_t class_min;    /* requests below are rounded up to it */
+    size_t span_limit;   /* larger requests, up to it, may go straight to the span heap; 0: none */
+    uint32_t puts;       /* of spans */
     _Atomic size_t room; /* bytes that the magazines may still take; owner writes */
     struct counters counters;
     _Atomic size_t lease; /* bytes that the magazines may hold in all; owner writes */
-    uint64_t live_told; /* allocated minus freed bytes when the heap was last told */
-    bool shared;        /* used by threads that have no cache of their own any more */
-    bool hit_path;      /* id is to be restored after a flush */
+    uint64_t live_told;   /* allocated minus freed bytes when the heap was last told */
+    bool shared;          /* used by threads that have no cache of their own any more */
+    bool hit_path;        /* id is to be restored after a flush */
     _Atomic bool flush_wanted;
-    _Atomic(struct larder *) instance;      /* NULL once the instance is destroyed; written under registry */
-    struct thread_cache *next_of_thread;    /* owner's list */
-    struct thread_cache *next, *prev;       /* instance's list, guarded by instance->lock */
-    struct exact_table *exact;              /* under `exact`, else NULL */
-    unsigned sweep;                         /* next bin to give up when there is no room */
+    _Atomic(struct larder *)
+        instance; /* NULL once the instance is destroyed; written under registry */
+    struct thread_cache *next_of_thread; /* owner's list */
+    struct thread_cache *next, *prev;    /* instance's list, guarded by instance->lock */
+    struct exact_table *exact;           /* under `exact`, else NULL */
+    unsigned sweep;                      /* next bin to give up when there is no room */
     struct bin bins[SIZE_CLASS_MAX_COUNT];
     void *pool_link; /* used by the pool */
 };
@@ -93,37 +96,42 @@ struct larder {
     unsigned class_shift; /* of the alignment */
     unsigned class_count;
     size_t class_limit;
-    size_t front, back; /* bytes kept before and after each block (redzones; padding where it costs) */
+    size_t front,
+        back; /* bytes kept before and after each block (redzones; padding where it costs) */
 
     struct depot depots[SIZE_CLASS_MAX_COUNT];
-    struct span_heap heap;       /* large blocks */
-    struct span_heap small_heap; /* runs, and the spans of class blocks: what magazines keep must not part large holes */
+    struct span_heap heap; /* large blocks */
+    struct span_heap
+        small_heap; /* runs, and the spans of class blocks: what magazines keep must not part large holes */
     struct exact_store exact;
-    _Atomic uint64_t depot_bytes;  /* in full magazines */
-    _Atomic uint64_t cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
+    _Atomic uint64_t depot_bytes; /* in full magazines */
+    _Atomic uint64_t
+        cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
     _Atomic uint64_t peak_cached_bytes;
     _Atomic uint32_t last_tick_ms;
     _Atomic uint64_t orphans; /* blocks live since destruction */
 
     _Alignas(64) spinlock_t lock;
     struct thread_cache *thread_caches; /* guarded by lock, as all below */
-    struct thread_cache late;           /* for threads that are past their teardown; counters only */
-    struct block_record *records;       /* all of the instance's blocks with a record */
-    struct counters ended;              /* of threads that have ended */
+    struct thread_cache late;     /* for threads that are past their teardown; counters only */
+    struct block_record *records; /* all of the instance's blocks with a record */
+    struct counters ended;        /* of threads that have ended */
     uint32_t thread_cache_count;
 
     _Atomic uint64_t backend_allocations, backend_frees, backend_discards, backend_failures;
     /* blocks with a record of their own */
     _Atomic uint64_t block_records, block_bytes, peak_block_bytes;
-    _Atomic uint64_t record_live_bytes, peak_record_live_bytes; /* under `exact` and `passthrough` */
-    _Atomic uint64_t magazine_bytes;             /* metadata */
+    _Atomic uint64_t record_live_bytes,
+        peak_record_live_bytes;      /* under `exact` and `passthrough` */
+    _Atomic uint64_t magazine_bytes; /* metadata */
     _Atomic uint64_t trims, errors, refused_bytes, given_back_bytes;
     struct larder *next, *prev; /* registry */
 };
 
 /* ---- counting ---- */
 
-static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t *counter, uint64_t n)
+static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t *counter,
+                             uint64_t n)
 {
     if (__builtin_expect(cache->shared, 0)) {
         atomic_fetch_add_explicit(counter, n, memory_order_relaxed);

@@ -48,7 +48,8 @@ int config_read(larder_config_t *to, const larder_config_t *from)
 {
     larder_config_init(to);
     if (from != NULL) {
-        if (from->struct_size < offsetof(larder_config_t, backend)) return -EINVAL;
+        if (from->struct_size < offsetof(larder_config_t, backend))
+            return -EINVAL;
         size_t size = from->struct_size < sizeof *to ? from->struct_size : sizeof *to;
         memcpy(to, from, size);
         to->struct_size = sizeof *to;
@@ -60,19 +61,23 @@ int config_read(larder_config_t *to, const larder_config_t *from)
 
 static int parse_number(const char *text, uint64_t max, bool suffix_allowed, uint64_t *value)
 {
-    if (!isdigit((unsigned char)*text)) return -EINVAL;
+    if (!isdigit((unsigned char)*text))
+        return -EINVAL;
     errno = 0;
     char *end;
     uint64_t number = strtoull(text, &end, 10);
-    if (errno != 0) return -EINVAL;
+    if (errno != 0)
+        return -EINVAL;
     unsigned shift = 0;
     if (suffix_allowed && *end != '\0') {
         const char *suffixes = "kmg", *found = strchr(suffixes, tolower((unsigned char)*end));
-        if (found == NULL || *found == '\0') return -EINVAL;
+        if (found == NULL || *found == '\0')
+            return -EINVAL;
         shift = 10 * (unsigned)(found - suffixes + 1);
         end++;
     }
-    if (*end != '\0' || number > max >> shift) return -EINVAL;
+    if (*end != '\0' || number > max >> shift)
+        return -EINVAL;
     *value = number << shift;
     return 0;
 }
@@ -85,7 +90,8 @@ static int parse_size(const char *text, size_t *size)
         return 0;
     }
     int error = parse_number(text, SIZE_MAX, true, &value);
-    if (error == 0) *size = (size_t)value;
+    if (error == 0)
+        *size = (size_t)value;
     return error;
 }
 
@@ -93,7 +99,8 @@ static int parse_size(const char *text, size_t *size)
 static int parse_name(const char *text, const char *const names[])
 {
     for (int i = 0; names[i] != NULL; i++) {
-        if (strcasecmp(text, names[i]) == 0) return i;
+        if (strcasecmp(text, names[i]) == 0)
+            return i;
     }
     return -EINVAL;
 }
@@ -102,7 +109,8 @@ static int set_policy(larder_config_t *config, const char *value)
 {
     static const char *const names[] = {"fit", "exact", "passthrough", NULL};
     int policy = parse_name(value, names);
-    if (policy >= 0) config->policy = (larder_policy_t)policy;
+    if (policy >= 0)
+        config->policy = (larder_policy_t)policy;
     return policy < 0 ? policy : 0;
 }
 
@@ -110,14 +118,16 @@ static int set_checks(larder_config_t *config, const char *value)
 {
     static const char *const names[] = {"default", "strict", NULL};
     int checks = parse_name(value, names);
-    if (checks >= 0) config->checks = (larder_checks_t)checks;
+    if (checks >= 0)
+        config->checks = (larder_checks_t)checks;
     return checks < 0 ? checks : 0;
 }
 
 static int set_backend(larder_config_t *config, const char *value)
 {
     const larder_backend_t *backend = larder_backend_by_name(value);
-    if (backend == NULL) return -EINVAL;
+    if (backend == NULL)
+        return -EINVAL;
     config->backend = backend;
     return 0;
 }
@@ -126,7 +136,8 @@ static int set_decay(larder_config_t *config, const char *value)
 {
     uint64_t ms = UINT32_MAX;
     int error = strcasecmp(value, "never") == 0 ? 0 : parse_number(value, UINT32_MAX, false, &ms);
-    if (error == 0) config->decay_ms = (uint32_t)ms;
+    if (error == 0)
+        config->decay_ms = (uint32_t)ms;
     return error;
 }
 
@@ -135,7 +146,8 @@ static int set_fill(larder_config_t *config, const char *value)
     uint64_t byte = 0;
     bool none = strcmp(value, "-1") == 0 || strcasecmp(value, "none") == 0;
     int error = none ? 0 : parse_number(value, 255, false, &byte);
-    if (error == 0) config->fill = none ? -1 : (int)byte;
+    if (error == 0)
+        config->fill = none ? -1 : (int)byte;
     return error;
 }
 
@@ -161,19 +173,24 @@ static const struct key {
 
 int larder_config_set(larder_config_t *config, const char *key, const char *value)
 {
-    if (config == NULL || key == NULL || value == NULL) return -EINVAL;
+    if (config == NULL || key == NULL || value == NULL)
+        return -EINVAL;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-        if (strcasecmp(key, keys[i].name) != 0) continue;
+        if (strcasecmp(key, keys[i].name) != 0)
+            continue;
         larder_config_t changed = *config;
         int error = keys[i].set != NULL
                         ? keys[i].set(&changed, value)
                         : parse_size(value, (size_t *)(void *)((char *)&changed + keys[i].offset));
         if (error == 0 && !is_valid(&changed)) {
             /* minimum and maximum depend on each other and are checked together on creation */
-            bool pair = strcasecmp(key, "min_cached_size") == 0 || strcasecmp(key, "max_cached_size") == 0;
-            if (!pair) error = -EINVAL;
+            bool pair =
+                strcasecmp(key, "min_cached_size") == 0 || strcasecmp(key, "max_cached_size") == 0;
+            if (!pair)
+                error = -EINVAL;
         }
-        if (error == 0) *config = changed;
+        if (error == 0)
+            *config = changed;
         return error;
     }
     return -ENOENT;
@@ -187,10 +204,12 @@ static bool is_known_elsewhere(const char *name, size_t length)
     static const char *const names[] = {"MAP_SHARDS", "MIMALLOC", "STATS", NULL};
     static const char *const prefixes[] = {"TEST_", "RECORD_", "BENCH_", "PRELOAD_", NULL};
     for (int i = 0; names[i] != NULL; i++) {
-        if (strlen(names[i]) == length && strncmp(name, names[i], length) == 0) return true;
+        if (strlen(names[i]) == length && strncmp(name, names[i], length) == 0)
+            return true;
     }
     for (int i = 0; prefixes[i] != NULL; i++) {
-        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
     }
     return false;
 }
@@ -198,7 +217,8 @@ static bool is_known_elsewhere(const char *name, size_t length)
 static bool is_bad_shard_count(const char *name, size_t length, const char *value)
 {
     uint64_t shards;
-    if (length != strlen("MAP_SHARDS") || strncmp(name, "MAP_SHARDS", length) != 0) return false;
+    if (length != strlen("MAP_SHARDS") || strncmp(name, "MAP_SHARDS", length) != 0)
+        return false;
     return parse_number(value, 1024, false, &shards) != 0 || shards == 0 ||
            (shards & (shards - 1)) != 0;
 }
@@ -207,8 +227,10 @@ static void report(const larder_config_t *config, const char *variable, const ch
 {
     char line[256];
     int length = snprintf(line, sizeof line - 1, "larder: %.*s: %s", 160, variable, state);
-    if (length < 0) return;
-    if (length > (int)sizeof line - 2) length = (int)sizeof line - 2;
+    if (length < 0)
+        return;
+    if (length > (int)sizeof line - 2)
+        length = (int)sizeof line - 2;
     if (config->error_handler != NULL) {
         larder_error_t error = {.struct_size = sizeof error,
                                 .kind = LARDER_ERROR_CONFIG,
@@ -229,20 +251,25 @@ int larder_config_from_environment(larder_config_t *config)
     static const char prefix[] = "LARDER_";
     int result = 0;
     for (char **variable = environ; variable != NULL && *variable != NULL; variable++) {
-        if (strncmp(*variable, prefix, sizeof prefix - 1) != 0) continue;
+        if (strncmp(*variable, prefix, sizeof prefix - 1) != 0)
+            continue;
         const char *name = *variable + sizeof prefix - 1;
         const char *equals = strchr(name, '=');
-        if (equals == NULL) continue;
+        if (equals == NULL)
+            continue;
         size_t length = (size_t)(equals - name);
         const char *state = NULL;
         if (is_known_elsewhere(name, length)) {
-            if (!is_bad_shard_count(name, length, equals + 1)) continue;
+            if (!is_bad_shard_count(name, length, equals + 1))
+                continue;
             state = "not a power of two from 1 to 1024";
         } else {
             char key[32] = "";
-            if (length < sizeof key) memcpy(key, name, length);
+            if (length < sizeof key)
+                memcpy(key, name, length);
             int error = larder_config_set(config, key, equals + 1);
-            if (error == 0) continue;
+            if (error == 0)
+                continue;
             state = error == -ENOENT ? "unknown setting, see larder_config_t in larder/larder.h"
                                      : "bad value, see larder_config_t in larder/larder.h";
         }

@@ -30,7 +30,8 @@ struct magazine *depot_take_full(struct depot *depot, struct magazine *empty)
     if (full != NULL) {
         set_full(depot, full->next);
         depot->full_count--;
-        if (depot->full_count < depot->full_min) depot->full_min = depot->full_count;
+        if (depot->full_count < depot->full_min)
+            depot->full_min = depot->full_count;
         depot->exchanges++;
         if (empty != NULL) {
             empty->next = depot->empty;
@@ -51,7 +52,8 @@ struct magazine *depot_give_full(struct depot *depot, struct magazine *full)
     depot->full_count++;
     depot->exchanges++;
     struct magazine *empty = depot->empty;
-    if (empty != NULL) depot->empty = empty->next;
+    if (empty != NULL)
+        depot->empty = empty->next;
     spinlock_unlock(&depot->lock);
     return empty;
 }
@@ -67,7 +69,8 @@ struct magazine *depot_detach_full(struct depot *depot, uint32_t count)
         magazine->next = detached;
         detached = magazine;
     }
-    if (depot->full_count < depot->full_min) depot->full_min = depot->full_count;
+    if (depot->full_count < depot->full_min)
+        depot->full_min = depot->full_count;
     spinlock_unlock(&depot->lock);
     return detached;
 }
@@ -84,9 +87,12 @@ uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms
 
 static void unlist(struct depot *depot, struct run *run)
 {
-    if (run->prev != NULL) run->prev->next = run->next;
-    if (run->next != NULL) run->next->prev = run->prev;
-    if (depot->runs == run) depot->runs = run->next;
+    if (run->prev != NULL)
+        run->prev->next = run->next;
+    if (run->next != NULL)
+        run->next->prev = run->prev;
+    if (depot->runs == run)
+        depot->runs = run->next;
     run->listed = false;
 }
 
@@ -94,7 +100,8 @@ static void list(struct depot *depot, struct run *run)
 {
     run->prev = NULL;
     run->next = depot->runs;
-    if (depot->runs != NULL) depot->runs->prev = run;
+    if (depot->runs != NULL)
+        depot->runs->prev = run;
     depot->runs = run;
     run->listed = true;
 }
@@ -111,7 +118,8 @@ static uint32_t take_listed(struct depot *depot, struct round *rounds, uint32_t 
             run->free_blocks--;
             rounds[taken++] = (struct round){run_block(run, index), &run->states[index]};
         }
-        if (run->free_bits == 0) unlist(depot, run);
+        if (run->free_bits == 0)
+            unlist(depot, run);
     }
     return taken;
 }
@@ -151,7 +159,8 @@ struct run *depot_give_blocks(struct depot *depot, const struct round *rounds, u
         struct run *run = run_of_word(region, rounds[i].word, &index);
         run->free_bits |= UINT64_C(1) << index;
         run->free_blocks++;
-        if (!run->listed) list(depot, run);
+        if (!run->listed)
+            list(depot, run);
         if (run->free_blocks == run->blocks) {
             unlist(depot, run);
             run->next = empty;

@@ -10,8 +10,9 @@
 
 struct depot {
     _Alignas(64) spinlock_t lock;
-    _Atomic(struct magazine *) full; /* stack; guarded by lock, as all below; may be looked at without */
-    struct magazine *empty;          /* stack */
+    _Atomic(struct magazine *)
+        full;               /* stack; guarded by lock, as all below; may be looked at without */
+    struct magazine *empty; /* stack */
     uint32_t full_count;
     uint32_t full_min; /* fewest since the last reap: nobody needed these */
     uint32_t used_ms;  /* when a magazine was last given */

@@ -10,13 +10,20 @@
 static const char *what(larder_error_kind_t kind)
 {
     switch (kind) {
-    case LARDER_ERROR_DOUBLE_FREE: return "double free";
-    case LARDER_ERROR_INVALID_POINTER: return "not the start of a block";
-    case LARDER_ERROR_FOREIGN_POINTER: return "nobody owns this pointer and the backend cannot free it";
-    case LARDER_ERROR_REDZONE: return "bytes around the block were overwritten";
-    case LARDER_ERROR_REFUSED: return "refused: the block is cut from a region, nobody else can release it";
-    case LARDER_ERROR_SCOPE: return "scope left in the wrong order or on the wrong thread";
-    case LARDER_ERROR_CONFIG: return "bad configuration";
+    case LARDER_ERROR_DOUBLE_FREE:
+        return "double free";
+    case LARDER_ERROR_INVALID_POINTER:
+        return "not the start of a block";
+    case LARDER_ERROR_FOREIGN_POINTER:
+        return "nobody owns this pointer and the backend cannot free it";
+    case LARDER_ERROR_REDZONE:
+        return "bytes around the block were overwritten";
+    case LARDER_ERROR_REFUSED:
+        return "refused: the block is cut from a region, nobody else can release it";
+    case LARDER_ERROR_SCOPE:
+        return "scope left in the wrong order or on the wrong thread";
+    case LARDER_ERROR_CONFIG:
+        return "bad configuration";
     }
     return "unknown error";
 }
@@ -29,8 +36,10 @@ void error_report(struct larder *instance, larder_error_kind_t kind, const char 
     /* snprintf with these conversions neither allocates nor locks */
     int length = snprintf(line, sizeof line, "larder: %s(%p): %s [state %s, size %zu, instance %s]",
                           call, ptr, what(kind), state, size, name);
-    if (length < 0) length = 0;
-    if ((size_t)length >= sizeof line - 1) length = (int)sizeof line - 2;
+    if (length < 0)
+        length = 0;
+    if ((size_t)length >= sizeof line - 1)
+        length = (int)sizeof line - 2;
     if (instance != NULL) {
         atomic_fetch_add_explicit(&instance->errors, 1, memory_order_relaxed);
         if (instance->config.error_handler != NULL) {

@@ -31,7 +31,8 @@ int exact_init(struct exact_store *store)
 struct exact_table *exact_table_get(void)
 {
     struct exact_table *table = meta_pool_get(&table_pool);
-    if (table != NULL) *table = (struct exact_table){0};
+    if (table != NULL)
+        *table = (struct exact_table){0};
     return table;
 }
 
@@ -59,7 +60,8 @@ static struct exact_bucket *bucket_of(struct exact_store *store, size_t size)
 static struct block_record **find_size(struct exact_bucket *bucket, size_t size)
 {
     struct block_record **at = &bucket->sizes;
-    while (*at != NULL && (*at)->size != size) at = &(*at)->next_size;
+    while (*at != NULL && (*at)->size != size)
+        at = &(*at)->next_size;
     return at;
 }
 
@@ -132,9 +134,11 @@ static bool is_aligned(const struct block_record *record, size_t alignment)
 static struct block_record *pop_aligned(struct block_record *top, size_t alignment)
 {
     struct block_record **at = &top->below;
-    while (*at != NULL && !is_aligned(*at, alignment)) at = &(*at)->below;
+    while (*at != NULL && !is_aligned(*at, alignment))
+        at = &(*at)->below;
     struct block_record *record = *at;
-    if (record != NULL) *at = record->below;
+    if (record != NULL)
+        *at = record->below;
     return record;
 }
 
@@ -144,7 +148,8 @@ static struct block_record *store_take(struct larder *instance, size_t size, siz
     struct block_record *record = NULL;
     spinlock_lock(&bucket->lock);
     struct block_record **at = find_size(bucket, size);
-    if (*at != NULL) record = is_aligned(*at, alignment) ? pop(at) : pop_aligned(*at, alignment);
+    if (*at != NULL)
+        record = is_aligned(*at, alignment) ? pop(at) : pop_aligned(*at, alignment);
     spinlock_unlock(&bucket->lock);
     if (record != NULL) {
         store_removed(&instance->exact, record->raw_size);
@@ -154,7 +159,8 @@ static struct block_record *store_take(struct larder *instance, size_t size, siz
 }
 
 /* Moves one of the thread's stacks to the store, the oldest block first. */
-static void stack_flush(struct larder *instance, struct thread_cache *cache, struct exact_stack *stack)
+static void stack_flush(struct larder *instance, struct thread_cache *cache,
+                        struct exact_stack *stack)
 {
     struct block_record *oldest_first = NULL;
     while (stack->top != NULL) {
@@ -174,7 +180,8 @@ static void stack_flush(struct larder *instance, struct thread_cache *cache, str
 
 void exact_flush(struct larder *instance, struct thread_cache *cache)
 {
-    if (cache->exact == NULL) return;
+    if (cache->exact == NULL)
+        return;
     for (int i = 0; i < EXACT_THREAD_SIZES; i++) {
         stack_flush(instance, cache, &cache->exact->stacks[i]);
     }
@@ -214,7 +221,8 @@ struct block_record *exact_alloc(struct larder *instance, struct thread_cache *c
 static bool make_room(struct larder *instance, struct thread_cache *cache, size_t bytes)
 {
     for (int i = 0; i < EXACT_THREAD_SIZES; i++) {
-        if (thread_cache_take(cache, bytes)) return true;
+        if (thread_cache_take(cache, bytes))
+            return true;
         cache->sweep = (cache->sweep + 1) % EXACT_THREAD_SIZES;
         stack_flush(instance, cache, &cache->exact->stacks[cache->sweep]);
     }
@@ -224,8 +232,7 @@ static bool make_room(struct larder *instance, struct thread_cache *cache, size_
 void exact_free(struct larder *instance, struct thread_cache *cache, struct block_record *record)
 {
     size_t bytes = record->raw_size;
-    struct exact_stack *stack =
-        cache->exact != NULL ? stack_of(cache->exact, record->size) : NULL;
+    struct exact_stack *stack = cache->exact != NULL ? stack_of(cache->exact, record->size) : NULL;
     if (stack == NULL || bytes > instance->config.thread_cached_bytes / 4) {
         store_put(instance, record);
         return;
@@ -255,7 +262,8 @@ static uint32_t count_idle(const struct block_record *top, uint32_t now_ms, uint
     *depth = 0;
     for (const struct block_record *record = top; record != NULL; record = record->below) {
         (*depth)++;
-        if (os_is_idle(record->idle_since, now_ms, idle_ms)) idle++;
+        if (os_is_idle(record->idle_since, now_ms, idle_ms))
+            idle++;
     }
     uint64_t enough = (wanted + top->raw_size - 1) / top->raw_size;
     return idle < enough ? idle : (uint32_t)enough;
@@ -294,7 +302,8 @@ static struct block_record *detach_idle(struct exact_bucket *bucket, uint32_t no
 size_t exact_evict(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, uint64_t keep_bytes)
 {
     struct exact_store *store = &instance->exact;
-    if (store->buckets == NULL) return 0;
+    if (store->buckets == NULL)
+        return 0;
     uint64_t cached = atomic_load_explicit(&store->bytes, memory_order_relaxed);
     uint64_t wanted = cached > keep_bytes ? cached - keep_bytes : 0;
     size_t released = 0;

@@ -23,7 +23,8 @@ struct exact_table {
 
 struct exact_bucket {
     spinlock_t lock;
-    struct block_record *sizes; /* tops of the stacks, one a size, linked through next_size; guarded by lock */
+    struct block_record
+        *sizes; /* tops of the stacks, one a size, linked through next_size; guarded by lock */
 };
 
 struct exact_store {

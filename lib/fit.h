@@ -40,13 +40,15 @@ void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struc
                       size_t size);
 
 /* Frees one, the first word of which was `word`; counted. False if it is not live any more. */
-bool fit_free_span(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t word);
+bool fit_free_span(struct thread_cache *cache, struct region *region, uint32_t start,
+                   uint32_t word);
 
 /*
  * Looks at the block that has `ptr` (its caller's address) in a region: false, and the reason in *state, if no block
  * starts there. The block may be live or cached: see its word.
  */
-bool fit_find(struct region *region, uintptr_t address, struct fit_block *block, const char **state);
+bool fit_find(struct region *region, uintptr_t address, struct fit_block *block,
+              const char **state);
 
 /* Frees a block found live; false if it is not live any more. `strict` also against threads freeing it now. */
 bool fit_free(struct larder *instance, struct thread_cache *cache, const struct fit_block *block,

@@ -15,22 +15,24 @@ static void revoke(heap_lock_t *lock)
         }
     }
     lock->revocations++;
-    lock->streak_needed =
-        lock->streak_needed < HEAP_LOCK_LAST_STREAK ? lock->streak_needed * 2 : HEAP_LOCK_LAST_STREAK;
+    lock->streak_needed = lock->streak_needed < HEAP_LOCK_LAST_STREAK ? lock->streak_needed * 2
+                                                                      : HEAP_LOCK_LAST_STREAK;
 }
 
 __attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, const void *self)
 {
     spinlock_lock(&lock->spin);
     const void *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
-    if (owner != NULL && owner != self) revoke(lock);
+    if (owner != NULL && owner != self)
+        revoke(lock);
     lock->by_bias = false;
     if (self == NULL || self != lock->last) {
         lock->last = self;
         lock->streak = 0;
         return;
     }
-    if (lock->streak_needed == 0) lock->streak_needed = HEAP_LOCK_FIRST_STREAK;
+    if (lock->streak_needed == 0)
+        lock->streak_needed = HEAP_LOCK_FIRST_STREAK;
     if (++lock->streak >= lock->streak_needed && os_barrier_is_remote()) {
         lock->streak = 0;
         /* relaxed: only this thread may take it for granted */
@@ -40,12 +42,14 @@ __attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, const voi
 
 void heap_lock_disown(heap_lock_t *lock, const void *self)
 {
-    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) != self) return;
+    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) != self)
+        return;
     spinlock_lock(&lock->spin);
     if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == self) {
         atomic_store_explicit(&lock->owner, NULL, memory_order_relaxed);
     }
-    if (lock->last == self) lock->last = NULL;
+    if (lock->last == self)
+        lock->last = NULL;
     spinlock_unlock(&lock->spin);
 }
 

@@ -61,7 +61,8 @@ static inline bool heap_lock_enter_biased(heap_lock_t *lock, const void *self)
 
 static inline void heap_lock_enter(heap_lock_t *lock, const void *self)
 {
-    if (self != NULL && heap_lock_enter_biased(lock, self)) return;
+    if (self != NULL && heap_lock_enter_biased(lock, self))
+        return;
     heap_lock_enter_slow(lock, self);
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The public entry points: the hit path, argument checks, and the choice of tier.
+ * Allocate and free: the hit path, argument checks, and the choice of tier. realloc.c, blocks.c and instance.c have the other
+ * public calls.
  *
  * The hit path. An allocation reads the thread's cache for the instance out of thread-local storage, computes the
  * class, and takes the top round of the loaded magazine; the round brings its state word along, so there is nothing to
@@ -13,22 +14,13 @@
  * these to the slow path.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "backend.h"
-#include "config.h"
 #include "debug.h"
 #include "error.h"
-#include "lookup.h"
+#include "entry.h"
 #include "thread_state.h"
-
-#define likely(condition) __builtin_expect(!!(condition), 1)
-#define unlikely(condition) __builtin_expect(!!(condition), 0)
-
-/* Requests above leave no room for padding, rounding and alignment arithmetic. */
-#define LARGEST_REQUEST ((size_t)PTRDIFF_MAX - (1 << 24))
 
 /* ---- allocation ---- */
 
@@ -46,9 +38,12 @@ static struct block_record *alloc_record(struct larder *larder, struct thread_ca
         size <= config->max_cached_size) {
         enum exact_hit hit;
         struct block_record *record = exact_alloc(larder, cache, size, alignment, &hit);
-        if (record == NULL) return NULL;
-        if (hit == EXACT_MISS) count_add(cache, &cache->counters.miss_cold, 1);
-        if (hit == EXACT_THREAD_HIT) count_add(cache, &cache->counters.slow_allocations, UINT64_MAX);
+        if (record == NULL)
+            return NULL;
+        if (hit == EXACT_MISS)
+            count_add(cache, &cache->counters.miss_cold, 1);
+        if (hit == EXACT_THREAD_HIT)
+            count_add(cache, &cache->counters.slow_allocations, UINT64_MAX);
         cache_note_record(larder, size);
         return record;
     }
@@ -60,18 +55,21 @@ static struct block_record *alloc_record(struct larder *larder, struct thread_ca
     return record;
 }
 
-static void *alloc_tier(struct larder *larder, struct thread_cache *cache, size_t size, size_t alignment)
+static void *alloc_tier(struct larder *larder, struct thread_cache *cache, size_t size,
+                        size_t alignment)
 {
     if (larder->config.policy == LARDER_POLICY_FIT && size <= larder->config.max_cached_size) {
         bool too_large;
         void *ptr = fit_alloc(larder, cache, size, alignment, &too_large);
-        if (ptr != NULL || !too_large) return ptr;
+        if (ptr != NULL || !too_large)
+            return ptr;
     }
     struct block_record *record = alloc_record(larder, cache, size, alignment);
     return record != NULL ? record_address(record) : NULL;
 }
 
-__attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t size, size_t alignment)
+__attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t size,
+                                                  size_t alignment)
 {
     struct thread_cache *cache = thread_cache_of(larder);
     if (unlikely(size > LARGEST_REQUEST || alignment > LARGEST_REQUEST / 4 ||
@@ -80,7 +78,8 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
         errno = EOVERFLOW;
         return NULL;
     }
-    if (alignment < larder->config.alignment) alignment = larder->config.alignment;
+    if (alignment < larder->config.alignment)
+        alignment = larder->config.alignment;
     count_alloc(cache, size);
     count_add(cache, &cache->counters.slow_allocations, 1);
     void *ptr = alloc_tier(larder, cache, size, alignment);
@@ -93,7 +92,8 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
     if (unlikely(ptr == NULL && larder->config.policy == LARDER_POLICY_FIT)) {
         /* the backend may have no region left, and yet room for this block */
         struct block_record *record = alloc_record(larder, cache, size, alignment);
-        if (record != NULL) ptr = record_address(record);
+        if (record != NULL)
+            ptr = record_address(record);
     }
     if (unlikely(ptr == NULL)) {
         count_add(cache, &cache->counters.allocations, UINT64_MAX);
@@ -103,7 +103,8 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
         errno = ENOMEM;
         return NULL;
     }
-    if (unlikely(!larder->plain)) debug_prepare(larder, ptr, size);
+    if (unlikely(!larder->plain))
+        debug_prepare(larder, ptr, size);
     return ptr;
 }
 
@@ -126,7 +127,8 @@ static void *alloc_large(struct larder *larder, struct thread_cache *cache, size
             return region_address(taken.region, taken.start);
         }
         void *ptr = fit_finish_span(larder, cache, taken, size);
-        if (likely(ptr != NULL)) return ptr;
+        if (likely(ptr != NULL))
+            return ptr;
     }
     return alloc_slow(larder, size, 1);
 }
@@ -145,7 +147,8 @@ void *larder_alloc(larder_t *larder, size_t size)
         if (likely(count != 0)) {
             struct round round = magazine->rounds[count - 1];
             magazine->count = count - 1;
-            uint32_t generation = (word_load(round.word) + WORD_GENERATION_ONE) & WORD_GENERATION_MASK;
+            uint32_t generation =
+                (word_load(round.word) + WORD_GENERATION_ONE) & WORD_GENERATION_MASK;
             word_store(round.word, WORD(WORD_LIVE) | generation | c << WORD_CLASS_SHIFT |
                                        (uint32_t)(bin->bytes - size));
             thread_cache_give(cache, bin->bytes);
@@ -163,7 +166,8 @@ void *larder_alloc_aligned(larder_t *larder, size_t alignment, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    if (alignment <= larder->config.alignment) return larder_alloc(larder, size);
+    if (alignment <= larder->config.alignment)
+        return larder_alloc(larder, size);
     return alloc_slow(larder, size, alignment);
 }
 
@@ -175,7 +179,8 @@ void *larder_calloc(larder_t *larder, size_t count, size_t size)
         return NULL;
     }
     void *ptr = larder_alloc(larder, bytes);
-    if (ptr != NULL) memset(ptr, 0, bytes);
+    if (ptr != NULL)
+        memset(ptr, 0, bytes);
     return ptr;
 }
 
@@ -202,10 +207,12 @@ static void free_unowned(struct larder *larder, void *ptr, const char *call)
     backend->free(backend->context, ptr, 0);
 }
 
-static void free_record(struct larder *owner, struct thread_cache *cache, struct block_record *record)
+static void free_record(struct larder *owner, struct thread_cache *cache,
+                        struct block_record *record)
 {
     const larder_config_t *config = &owner->config;
-    bool caches = config->policy == LARDER_POLICY_EXACT && record->size >= config->min_cached_size &&
+    bool caches = config->policy == LARDER_POLICY_EXACT &&
+                  record->size >= config->min_cached_size &&
                   record->size <= config->max_cached_size &&
                   !atomic_load_explicit(&owner->orphaned, memory_order_relaxed);
     count_free(cache, record->size);
@@ -232,7 +239,8 @@ static void free_found(const struct lookup *found, bool is_record, void *ptr, co
     }
     if (live && is_record) {
         live = block_mark_cached(found->record, strict);
-        if (live) free_record(owner, cache, found->record);
+        if (live)
+            free_record(owner, cache, found->record);
     } else if (live) {
         live = fit_free(owner, cache, &found->fit, strict);
     }
@@ -246,23 +254,30 @@ static void free_found(const struct lookup *found, bool is_record, void *ptr, co
     }
 }
 
-static void free_pointer(struct larder *larder, void *ptr, const char *call)
+void entry_free(struct larder *larder, void *ptr, const char *call)
 {
-    if (ptr == NULL) return;
+    if (ptr == NULL)
+        return;
     struct lookup found;
     switch (lookup_address(ptr, &found)) {
-    case LOOKUP_FIT: free_found(&found, false, ptr, call); break;
-    case LOOKUP_RECORD: free_found(&found, true, ptr, call); break;
+    case LOOKUP_FIT:
+        free_found(&found, false, ptr, call);
+        break;
+    case LOOKUP_RECORD:
+        free_found(&found, true, ptr, call);
+        break;
     case LOOKUP_INVALID:
         error_report(found.owner, LARDER_ERROR_INVALID_POINTER, call, ptr, 0, found.state);
         break;
-    case LOOKUP_UNKNOWN: free_unowned(larder, ptr, call); break;
+    case LOOKUP_UNKNOWN:
+        free_unowned(larder, ptr, call);
+        break;
     }
 }
 
 __attribute__((noinline)) static void free_slow(struct larder *larder, void *ptr)
 {
-    free_pointer(larder, ptr, "larder_free");
+    entry_free(larder, ptr, "larder_free");
 }
 
 void larder_free(larder_t *larder, void *ptr)
@@ -301,7 +316,8 @@ void larder_free(larder_t *larder, void *ptr)
         uint32_t count = magazine->count;
         size_t room = thread_cache_room(cache);
         if (likely(count != magazine->capacity && room >= bin->bytes)) {
-            word_store(word, WORD(WORD_CACHED) | (value & (WORD_GENERATION_MASK | WORD_CLASS_MASK)));
+            word_store(word,
+                       WORD(WORD_CACHED) | (value & (WORD_GENERATION_MASK | WORD_CLASS_MASK)));
             magazine->rounds[count] = (struct round){(void *)os_untagged(ptr), word};
             magazine->count = count + 1;
             atomic_store_explicit(&cache->room, room - bin->bytes, memory_order_relaxed);
@@ -326,262 +342,4 @@ void larder_free(larder_t *larder, void *ptr)
         }
     }
     free_slow(larder, ptr);
-}
-
-/* ---- realloc ---- */
-
-static void *realloc_unowned(struct larder *larder, void *ptr, size_t size)
-{
-    if (larder == NULL || larder->backend.allocate == larder_backend_system()->allocate) {
-        return realloc(ptr, size);
-    }
-    error_report(larder, LARDER_ERROR_FOREIGN_POINTER, "larder_realloc", ptr, 0, "unknown");
-    errno = EINVAL;
-    return NULL;
-}
-
-static void *realloc_moving(struct larder *owner, void *ptr, size_t old_size, size_t size)
-{
-    void *moved = larder_alloc(owner, size);
-    if (moved == NULL) return NULL;
-    memcpy(moved, ptr, old_size < size ? old_size : size);
-    free_pointer(owner, ptr, "larder_realloc");
-    return moved;
-}
-
-/* In place: what the block occupies suffices and is not far too much. */
-static bool realloc_in_place(const struct lookup *found, bool is_record, size_t size)
-{
-    struct larder *owner = found->owner;
-    if (!owner->plain || is_record || size > found->usable || size < found->usable / 2) return false;
-    struct thread_cache *cache = thread_cache_of(owner);
-    count_add(cache, &cache->counters.freed_bytes, found->size);
-    count_add(cache, &cache->counters.allocated_bytes, size);
-    fit_resize(owner, &found->fit, size);
-    return true;
-}
-
-void *larder_realloc(larder_t *larder, void *ptr, size_t size)
-{
-    if (ptr == NULL) return larder_alloc(larder, size);
-    struct lookup found;
-    enum lookup_result result = lookup_address(ptr, &found);
-    if (result == LOOKUP_UNKNOWN) return realloc_unowned(larder, ptr, size);
-    if (result == LOOKUP_INVALID || !found.live) {
-        larder_error_kind_t kind =
-            result == LOOKUP_INVALID ? LARDER_ERROR_INVALID_POINTER : LARDER_ERROR_DOUBLE_FREE;
-        error_report(found.owner, kind, "larder_realloc", ptr, found.size, found.state);
-        errno = EINVAL;
-        return NULL;
-    }
-    if (realloc_in_place(&found, result == LOOKUP_RECORD, size)) return ptr;
-    return realloc_moving(found.owner, ptr, found.size, size);
-}
-
-/* ---- questions ---- */
-
-size_t larder_usable_size(const void *ptr)
-{
-    struct lookup found;
-    if (ptr == NULL) return 0;
-    enum lookup_result result = lookup_address(ptr, &found);
-    if (result != LOOKUP_FIT && result != LOOKUP_RECORD) return 0;
-    if (!found.live) return 0;
-    return found.owner->plain ? found.usable : found.size;
-}
-
-size_t larder_good_size(const larder_t *larder, size_t size)
-{
-    if (size > LARGEST_REQUEST) return SIZE_MAX;
-    if (larder->plain && size <= larder->config.max_cached_size) {
-        size_t good = fit_good_size(larder, size);
-        if (good != 0) return good;
-    }
-    return size;
-}
-
-larder_t *larder_owner(const void *ptr)
-{
-    struct lookup found;
-    if (ptr == NULL) return NULL;
-    enum lookup_result result = lookup_address(ptr, &found);
-    if ((result != LOOKUP_FIT && result != LOOKUP_RECORD) || !found.live) return NULL;
-    return atomic_load_explicit(&found.owner->orphaned, memory_order_relaxed) ? NULL : found.owner;
-}
-
-int larder_record_free(void *ptr)
-{
-    struct lookup found;
-    if (ptr == NULL) return 0;
-    switch (lookup_address(ptr, &found)) {
-    case LOOKUP_UNKNOWN: return 0;
-    case LOOKUP_FIT:
-    case LOOKUP_INVALID:
-        error_report(found.owner, LARDER_ERROR_REFUSED, "larder_record_free", ptr, found.size,
-                     found.state);
-        return -EPERM;
-    case LOOKUP_RECORD: break;
-    }
-    bool strict = found.owner->config.checks == LARDER_CHECKS_STRICT;
-    if (!block_mark_cached(found.record, strict)) {
-        error_report(found.owner, LARDER_ERROR_DOUBLE_FREE, "larder_record_free", ptr, found.size,
-                     found.state);
-        return -EINVAL;
-    }
-    struct thread_cache *cache = thread_cache_of(found.owner);
-    count_free(cache, found.size);
-    count_add(cache, &cache->counters.slow_frees, 1);
-    cache_note_record(found.owner, 0 - (uint64_t)found.size);
-    block_forget(found.record);
-    if (atomic_load_explicit(&found.owner->orphaned, memory_order_relaxed)) {
-        cache_orphan_freed(found.owner);
-    }
-    return 0;
-}
-
-int larder_walk(larder_t *larder, larder_walk_fn *fn, void *context)
-{
-    int stop = block_walk(larder, fn, context);
-    struct span_heap *heaps[] = {&larder->small_heap, &larder->heap};
-    for (int i = 0; i < 2; i++) {
-        span_heap_lock_settled(heaps[i]);
-        for (struct region *region = heaps[i]->regions; region != NULL && stop == 0;
-             region = region->next) {
-            stop = fit_walk_region(region, fn, context);
-        }
-        heap_lock_leave(&heaps[i]->lock);
-    }
-    return stop;
-}
-
-/* ---- instances ---- */
-
-larder_t *larder_create(const char *name, const larder_config_t *config)
-{
-    larder_config_t checked;
-    int error = config_read(&checked, config);
-    if (error != 0) {
-        errno = -error;
-        return NULL;
-    }
-    return cache_create_instance(name, &checked);
-}
-
-static larder_t *default_instance;
-
-static void create_default(void)
-{
-    larder_config_t config;
-    larder_config_init(&config);
-    (void)larder_config_from_environment(&config); /* what is wrong has been reported */
-    default_instance = larder_create("default", &config);
-    if (default_instance == NULL) default_instance = larder_create("default", NULL);
-}
-
-larder_t *larder_default(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, create_default);
-    return default_instance;
-}
-
-size_t larder_destroy(larder_t *larder)
-{
-    if (larder == NULL || larder == default_instance) return 0;
-    return cache_destroy_instance(larder);
-}
-
-const char *larder_name(const larder_t *larder)
-{
-    return larder->name;
-}
-
-/* ---- giving memory back ---- */
-
-void larder_free_cached(larder_t *larder)
-{
-    cache_trim(larder, 0);
-}
-
-size_t larder_trim(larder_t *larder, size_t bytes)
-{
-    return cache_trim(larder, bytes);
-}
-
-void larder_flush_thread(larder_t *larder)
-{
-    thread_state_flush(larder);
-}
-
-size_t larder_tick(larder_t *larder)
-{
-    if (larder != NULL) return cache_tick(larder);
-    size_t bytes = 0;
-    for (struct larder *each = cache_next_instance(NULL); each != NULL;
-         each = cache_next_instance(each)) {
-        bytes += cache_tick(each);
-    }
-    return bytes;
-}
-
-/* ---- scopes ---- */
-
-/* Scopes deeper than SCOPE_CHECKED nest as well, but their order is not checked. */
-larder_t *larder_scope_enter(larder_t *larder)
-{
-    larder_t *previous = thread_state.current;
-    uint32_t depth = thread_state.scope_depth++;
-    if (depth < SCOPE_CHECKED) thread_state.scopes[depth] = previous;
-    thread_state.current = larder;
-    return previous;
-}
-
-void larder_scope_leave(larder_t *previous)
-{
-    uint32_t depth = thread_state.scope_depth;
-    if (depth == 0 || (depth <= SCOPE_CHECKED && thread_state.scopes[depth - 1] != previous)) {
-        larder_t *told = thread_state.current != NULL ? thread_state.current : previous;
-        error_report(told, LARDER_ERROR_SCOPE, "larder_scope_leave", previous, 0,
-                     depth == 0 ? "no scope is open on this thread" : "not the innermost scope");
-        return;
-    }
-    thread_state.scope_depth = depth - 1;
-    thread_state.current = previous;
-}
-
-larder_t *larder_current(void)
-{
-    return thread_state.current;
-}
-
-void *larder_current_alloc(size_t size)
-{
-    enum { SYSTEM_ALIGNMENT = 64 };
-    larder_t *current = thread_state.current;
-    if (current != NULL) return larder_alloc(current, size);
-    void *ptr = NULL;
-    int error = posix_memalign(&ptr, SYSTEM_ALIGNMENT, size);
-    if (error != 0) errno = error;
-    return error == 0 ? ptr : NULL;
-}
-
-void larder_current_free(void *ptr)
-{
-    larder_t *current = thread_state.current;
-    /* larder_current_alloc() outside a scope gives the system's memory: such a pointer may come in here under
-     * any instance */
-    if (current != NULL && (current->backend.flags & LARDER_BACKEND_FREES_FOREIGN) == 0) current = NULL;
-    free_pointer(current, ptr, "larder_current_free");
-}
-
-/* ---- the process ---- */
-
-const char *larder_version(void)
-{
-    return LARDER_VERSION_STRING;
-}
-
-int larder_set_map_shards(unsigned shards)
-{
-    return allocation_map_set_shards(shards);
 }

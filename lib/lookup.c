@@ -6,10 +6,13 @@
 static struct region *region_of(uintptr_t address)
 {
     size_t offset;
-    if (region_contains(thread_state.hint, address, &offset)) return thread_state.hint;
-    if (region_contains(thread_state.small_hint, address, &offset)) return thread_state.small_hint;
+    if (region_contains(thread_state.hint, address, &offset))
+        return thread_state.hint;
+    if (region_contains(thread_state.small_hint, address, &offset))
+        return thread_state.small_hint;
     struct region *region = allocation_map_region(address);
-    if (region == NULL || !region_contains(region, address, &offset)) return NULL;
+    if (region == NULL || !region_contains(region, address, &offset))
+        return NULL;
     if (region->heap == &region->instance->heap) {
         thread_state.hint = region;
     } else {
@@ -22,11 +25,13 @@ enum lookup_result lookup_address(const void *ptr, struct lookup *found)
 {
     uintptr_t address = os_untagged(ptr);
     *found = (struct lookup){.state = "unknown"};
-    if (allocation_map_prepare() != 0) return LOOKUP_UNKNOWN;
+    if (allocation_map_prepare() != 0)
+        return LOOKUP_UNKNOWN;
     struct region *region = region_of(address);
     if (region != NULL) {
         found->owner = region->instance;
-        if (!fit_find(region, address, &found->fit, &found->state)) return LOOKUP_INVALID;
+        if (!fit_find(region, address, &found->fit, &found->state))
+            return LOOKUP_INVALID;
         found->live = fit_is_live(&found->fit);
         found->size = found->fit.size;
         if (found->fit.bytes != 0) {
@@ -35,7 +40,8 @@ enum lookup_result lookup_address(const void *ptr, struct lookup *found)
         return LOOKUP_FIT;
     }
     struct block_record *record = allocation_map_block(address);
-    if (record == NULL) return LOOKUP_UNKNOWN;
+    if (record == NULL)
+        return LOOKUP_UNKNOWN;
     found->record = record;
     found->owner = record->instance;
     found->live = word_kind(word_load(&record->word)) == WORD_LIVE;

@@ -21,10 +21,14 @@ static struct meta_pool *pool_of(uint32_t capacity)
 uint32_t magazine_capacity(size_t block_size)
 {
     /* about 16 KiB of blocks, so that loaded and previous together stay within half a thread's bytes */
-    if (block_size <= 512) return 32;
-    if (block_size <= 1024) return 16;
-    if (block_size <= 4096) return 8;
-    if (block_size <= 8192) return 4;
+    if (block_size <= 512)
+        return 32;
+    if (block_size <= 1024)
+        return 16;
+    if (block_size <= 4096)
+        return 8;
+    if (block_size <= 8192)
+        return 4;
     return 2;
 }
 
@@ -51,15 +55,18 @@ size_t magazine_size(uint32_t capacity)
 
 void magazine_fork_lock(void)
 {
-    for (int i = 0; i < POOLS; i++) spinlock_lock(&pools[i].lock);
+    for (int i = 0; i < POOLS; i++)
+        spinlock_lock(&pools[i].lock);
 }
 
 void magazine_fork_unlock(void)
 {
-    for (int i = 0; i < POOLS; i++) spinlock_unlock(&pools[i].lock);
+    for (int i = 0; i < POOLS; i++)
+        spinlock_unlock(&pools[i].lock);
 }
 
 void magazine_fork_child(void)
 {
-    for (int i = 0; i < POOLS; i++) spinlock_reset(&pools[i].lock);
+    for (int i = 0; i < POOLS; i++)
+        spinlock_reset(&pools[i].lock);
 }

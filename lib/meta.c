@@ -13,11 +13,13 @@ static struct {
 
 void *meta_alloc(size_t size)
 {
-    if (size > SIZE_MAX / 2) return NULL;
+    if (size > SIZE_MAX / 2)
+        return NULL;
     size = (size + META_ALIGNMENT - 1) & ~(size_t)(META_ALIGNMENT - 1);
     if (size > META_CHUNK / 4) {
         void *own = os_map(size);
-        if (own != NULL) atomic_fetch_add_explicit(&meta.bytes, size, memory_order_relaxed);
+        if (own != NULL)
+            atomic_fetch_add_explicit(&meta.bytes, size, memory_order_relaxed);
         return own;
     }
     for (;;) {
@@ -33,7 +35,8 @@ void *meta_alloc(size_t size)
             return ptr;
         }
         char *chunk = os_map(META_CHUNK);
-        if (chunk == NULL) return NULL;
+        if (chunk == NULL)
+            return NULL;
         /* Two threads may get here at once: the rest of the smaller remainder is lost, not more. */
         spinlock_lock(&meta.lock);
         meta.next = chunk;
@@ -56,7 +59,8 @@ void *meta_pool_get(struct meta_pool *pool)
 {
     spinlock_lock(&pool->lock);
     void *record = pool->free;
-    if (record != NULL) pool->free = *link_of(pool, record);
+    if (record != NULL)
+        pool->free = *link_of(pool, record);
     spinlock_unlock(&pool->lock);
     return record != NULL ? record : meta_alloc(pool->size);
 }

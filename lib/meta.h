@@ -23,9 +23,13 @@ uint64_t meta_bytes(void);
 struct meta_pool {
     spinlock_t lock;
     size_t size;
-    void *free; /* guarded by lock; linked through the last word, so that the first fields stay readable */
+    void *
+        free; /* guarded by lock; linked through the last word, so that the first fields stay readable */
 };
-#define META_POOL(type) {.size = sizeof(type)}
+#define META_POOL(type)                                                                            \
+    {                                                                                              \
+        .size = sizeof(type)                                                                       \
+    }
 
 /* A record; recycled ones keep their old contents, new ones are zero. NULL where there is no memory. */
 void *meta_pool_get(struct meta_pool *pool);

@@ -57,21 +57,24 @@ static bool tables_map(struct region *region, size_t size)
     size_t runs_size = units / RUN_MIN_UNITS * sizeof(struct run);
     size_t total = words_size + dirty_size + idle_size + spans_size + runs_size;
     char *tables = os_map(total);
-    if (tables == NULL) return false;
+    if (tables == NULL)
+        return false;
     region->tables = tables;
     region->table_size = total;
     region->words = (word_t *)(void *)tables;
     region->dirty = (uint64_t *)(void *)(tables + words_size);
     region->idle_since = (uint32_t *)(void *)(tables + words_size + dirty_size);
     region->spans = (struct span *)(void *)(tables + words_size + dirty_size + idle_size);
-    region->runs = (struct run *)(void *)(tables + words_size + dirty_size + idle_size + spans_size);
+    region->runs =
+        (struct run *)(void *)(tables + words_size + dirty_size + idle_size + spans_size);
     return true;
 }
 
 /* Memory and tables for exactly `size` bytes, into the region; false where either is missing. */
 static bool region_try(struct region *region, struct larder *instance, size_t size)
 {
-    if (!tables_map(region, size)) return false;
+    if (!tables_map(region, size))
+        return false;
     region->reserved = instance->backend_reserves;
     char *base = region->reserved ? os_reserve(size, MAP_GRANULE)
                                   : backend_allocate(instance, size, MAP_GRANULE);
@@ -92,20 +95,24 @@ static bool region_try(struct region *region, struct larder *instance, size_t si
 struct region *region_create(struct span_heap *heap, uint32_t units)
 {
     struct larder *instance = heap->instance;
-    if (units > region_max_units()) return NULL;
+    if (units > region_max_units())
+        return NULL;
     size_t least = round_up(((size_t)units + 2 * region_first_unit()) << UNIT_SHIFT, MAP_GRANULE);
     size_t wanted = RESERVE_SIZE;
     if (!instance->backend_reserves) {
         size_t quarter = round_up((size_t)(span_heap_used_bytes(heap) / 4), MAP_GRANULE);
         wanted = quarter < REGION_MIN ? REGION_MIN : quarter > REGION_MAX ? REGION_MAX : quarter;
     }
-    if (wanted < least) wanted = least;
+    if (wanted < least)
+        wanted = least;
     struct region *region = meta_pool_get(&region_pool);
-    if (region == NULL) return NULL;
+    if (region == NULL)
+        return NULL;
     bool got = region_try(region, instance, wanted);
     while (!got && wanted > least) {
         wanted = round_up(wanted / 2, MAP_GRANULE);
-        if (wanted < least) wanted = least;
+        if (wanted < least)
+            wanted = least;
         got = region_try(region, instance, wanted);
     }
     if (!got) {
@@ -149,30 +156,23 @@ void region_release(struct region *region)
     meta_pool_put(&region_pool, region);
 }
 
-/* One page more than asked for: what follows a block may be read. */
-static size_t commit_end(uint32_t end_unit)
-{
-    return ((size_t)end_unit << UNIT_SHIFT) + os_page_size();
-}
-
-bool region_is_committed(struct region *region, uint32_t end_unit)
-{
-    /* acquire: pairs with the release in region_commit() */
-    return commit_end(end_unit) <= atomic_load_explicit(&region->committed, memory_order_acquire);
-}
-
 int region_commit(struct region *region, uint32_t end_unit)
 {
-    size_t end = commit_end(end_unit);
     size_t committed = atomic_load_explicit(&region->committed, memory_order_acquire);
-    if (end <= committed) return 0;
+    if (region_is_committed(region, end_unit))
+        return 0;
     size_t size = atomic_load_explicit(&region->size, memory_order_relaxed);
-    end = round_up(end, COMMIT_STEP);
-    if (end > size) end = size;
+    size_t page =
+        os_page_size(); /* what follows a block may be read: one page more than for blocks */
+    size_t end = round_up(((size_t)end_unit << UNIT_SHIFT) + page, COMMIT_STEP);
+    if (end > size)
+        end = size;
     uintptr_t base = atomic_load_explicit(&region->base, memory_order_relaxed);
     int error = os_commit((char *)base + committed, end - committed);
-    if (error != 0) return error;
+    if (error != 0)
+        return error;
     /* Threads may commit overlapping ranges at once, each from a lower end that was committed. */
+    end -= page;
     while (committed < end &&
            !atomic_compare_exchange_weak_explicit(&region->committed, &committed, end,
                                                   memory_order_release, memory_order_relaxed)) {
@@ -192,7 +192,8 @@ struct run *region_run_get(struct region *region)
         atomic_store_explicit(&region->runs_used, used + 1, memory_order_relaxed);
     }
     spinlock_unlock(&region->runs_lock);
-    if (run != NULL) run->region = region;
+    if (run != NULL)
+        run->region = region;
     return run;
 }
 

@@ -82,10 +82,11 @@ static inline void word_store(word_t *word, uint32_t value)
 
 /* A free span. Guarded by the span heap's lock. */
 struct span {
-    struct span *next, *prev; /* in a bin, by length, then address; `next` also links unused nodes */
+    struct span *next,
+        *prev; /* in a bin, by length, then address; `next` also links unused nodes */
     struct region *region;
     uint32_t start, length; /* units */
-    uint32_t clean;         /* pages inside that have not been touched since they came or were discarded */
+    uint32_t clean; /* pages inside that have not been touched since they came or were discarded */
     uint32_t index; /* of this node in its region's table; fixed */
     uint16_t bin;
     bool in_dirty_bins;
@@ -93,7 +94,8 @@ struct span {
 
 /* A span cut into equal blocks of one class. Fields guarded by the lock of the class's depot, but the states. */
 struct run {
-    struct run *next, *prev; /* among the class's runs with free blocks; `next` also links unused records */
+    struct run *next,
+        *prev; /* among the class's runs with free blocks; `next` also links unused records */
     struct region *region;
     uint32_t start;      /* unit; fixed while the run exists, as the next four */
     uint32_t length;     /* units */
@@ -103,7 +105,7 @@ struct run {
     uint16_t blocks;
     uint16_t free_blocks;
     bool listed;
-    uint64_t free_bits;              /* blocks that are neither out nor in a magazine */
+    uint64_t free_bits;            /* blocks that are neither out nor in a magazine */
     word_t states[RUN_MAX_BLOCKS]; /* as unit words of class blocks */
 };
 
@@ -132,8 +134,8 @@ struct region {
     struct span *spans;  /* table of nodes */
     struct span *unused; /* list of them */
     uint32_t spans_used; /* nodes ever used */
-    uint32_t top;        /* units from here on have never been handed out, and are in no free span */
-    uint64_t *dirty;     /* a bit a page: touched since it came or was discarded */
+    uint32_t top;    /* units from here on have never been handed out, and are in no free span */
+    uint64_t *dirty; /* a bit a page: touched since it came or was discarded */
     uint32_t *idle_since; /* a time a chunk: when something in it was last freed */
 
     /* guarded by runs_lock */
@@ -141,7 +143,8 @@ struct region {
     struct run *unused_runs;
     _Atomic uint32_t runs_used; /* read without it for statistics */
 
-    _Atomic size_t committed; /* bytes usable from base on, for a reserved region; grows only */
+    _Atomic size_t
+        committed; /* bytes that blocks may use from base on; a page more is readable; grows only */
 };
 
 /* True if the address lies in the region, whatever the record has been reused for. */
@@ -155,8 +158,8 @@ static inline bool region_contains(struct region *region, uintptr_t address, siz
 
 static inline char *region_address(const struct region *region, uint32_t unit)
 {
-    uintptr_t base = atomic_load_explicit(&((struct region *)(uintptr_t)region)->base,
-                                          memory_order_relaxed);
+    uintptr_t base =
+        atomic_load_explicit(&((struct region *)(uintptr_t)region)->base, memory_order_relaxed);
     return (char *)base + ((size_t)unit << UNIT_SHIFT);
 }
 
@@ -171,7 +174,12 @@ void region_release(struct region *region);
 
 /* True if everything below end_unit, and a page more, has been committed. What is dirty need not be: another thread may be
  * about to commit it. */
-bool region_is_committed(struct region *region, uint32_t end_unit);
+static inline bool region_is_committed(struct region *region, uint32_t end_unit)
+{
+    /* acquire: pairs with the release in region_commit() */
+    return (size_t)end_unit << UNIT_SHIFT <=
+           atomic_load_explicit(&region->committed, memory_order_acquire);
+}
 
 /* Makes [0, end_unit) usable. 0 or -errno. No lock may be held. */
 int region_commit(struct region *region, uint32_t end_unit);

@@ -11,8 +11,8 @@
 
 enum {
     SIZE_CLASS_LIMIT = 8 * 1024, /* largest class, see bench/NOTES.md for how it was chosen */
-    SIZE_CLASS_MIN = 64,          /* smallest block: bounds a run's per-block state */
-    SIZE_CLASS_MAX_COUNT = 80     /* with A = 8 */
+    SIZE_CLASS_MIN = 64,         /* smallest block: bounds a run's per-block state */
+    SIZE_CLASS_MAX_COUNT = 80    /* with A = 8 */
 };
 
 /* The class for `size` when A = 1 << shift. */
@@ -27,7 +27,8 @@ static inline unsigned size_class_of(size_t size, unsigned shift)
 /* The size of a class, the largest request that it serves. */
 static inline size_t size_class_size(unsigned size_class, unsigned shift)
 {
-    if (size_class < 8) return (size_t)(size_class + 1) << shift;
+    if (size_class < 8)
+        return (size_t)(size_class + 1) << shift;
     return (size_t)((size_class & 7) + 9) << ((size_class >> 3) - 1 + shift);
 }
 

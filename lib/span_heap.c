@@ -29,6 +29,9 @@
  *
  * What free spans cost is their bytes less their clean pages: three counters, and nothing to compute per span.
  *
+ * Files: span_bins.h has bins and nodes, span_pages.c the pages, span_loop.c and span_settle.c the loops, span_purge.c
+ * gives memory back.
+ *
  * Lock order: a depot's lock may be held when this one is taken; region->runs_lock and the map's locks are never held
  * together with it.
  *
@@ -37,223 +40,16 @@
  */
 #include "span_heap.h"
 
-#include <assert.h>
 #include <string.h>
 
 #include "cache.h"
+#include "span_bins.h"
+#include "span_pages.h"
 #include "thread_state.h"
-
-enum { WALK_LIMIT = 24, PURGE_RANGES = 64 };
-
-static unsigned bin_of(uint32_t length)
-{
-    unsigned doubling = 31u - (unsigned)__builtin_clz(length | 16) - 4;
-    return (doubling << 4) + (length >> doubling);
-}
-
-static inline void enter(struct span_heap *heap)
-{
-    /* A thread past its teardown is no owner of anything, so its address does no harm on the short way. */
-    if (!heap_lock_enter_biased(&heap->lock, &thread_state)) {
-        heap_lock_enter_slow(&heap->lock, thread_self());
-    }
-}
-
-/* ---- bins ---- */
-
-static bool comes_before(const struct span *a, const struct span *b)
-{
-    if (a->length != b->length) return a->length < b->length;
-    return a->region == b->region ? a->start < b->start : a->region < b->region;
-}
-
-static inline void bins_insert(struct span_bins *bins, struct span *span, unsigned bin)
-{
-    struct span *next = bins->head[bin], *prev = NULL;
-    for (int i = 0; i < WALK_LIMIT && next != NULL && comes_before(next, span); i++) {
-        prev = next;
-        next = next->next;
-    }
-    span->bin = (uint16_t)bin;
-    span->prev = prev;
-    span->next = next;
-    if (next != NULL) next->prev = span;
-    if (prev != NULL) {
-        prev->next = span;
-        return;
-    }
-    bins->head[bin] = span;
-    if (next == NULL) {
-        bins->occupied[bin / 64] |= UINT64_C(1) << (bin % 64);
-        bins->words |= 1u << (bin / 64);
-    }
-}
-
-static inline void bins_remove(struct span_bins *bins, struct span *span)
-{
-    struct span *next = span->next, *prev = span->prev;
-    if (next != NULL) next->prev = prev;
-    if (prev != NULL) {
-        prev->next = next;
-        return;
-    }
-    bins->head[span->bin] = next;
-    if (next == NULL) {
-        unsigned word = span->bin / 64u;
-        bins->occupied[word] &= ~(UINT64_C(1) << (span->bin % 64));
-        if (bins->occupied[word] == 0) bins->words &= ~(1u << word);
-    }
-}
-
-/* The shortest span of at least `length` units, or NULL. */
-static inline struct span *bins_best(const struct span_bins *bins, uint32_t length)
-{
-    if (bins->words == 0) return NULL;
-    unsigned bin = bin_of(length);
-    struct span *span = bins->head[bin];
-    for (int i = 0; i < WALK_LIMIT && span != NULL; i++, span = span->next) {
-        if (span->length >= length) return span;
-    }
-    bin++;
-    unsigned word = bin / 64;
-    assert(word < SPAN_BINS / 64); /* the longest span's bin is well below SPAN_BINS */
-    uint64_t bits = bins->occupied[word] & (~UINT64_C(0) << (bin % 64));
-    if (bits == 0) {
-        uint32_t words = bins->words & (~UINT32_C(0) << word << 1);
-        if (words == 0) return NULL;
-        word = (unsigned)__builtin_ctz(words);
-        bits = bins->occupied[word];
-    }
-    return bins->head[word * 64 + (unsigned)__builtin_ctzll(bits)];
-}
-
-static inline struct span_bins *bins_for(struct span_heap *heap, const struct span *span)
-{
-    return span->in_dirty_bins ? &heap->dirty : &heap->mixed;
-}
-
-static inline void bin_insert(struct span_heap *heap, struct span *span)
-{
-    span->in_dirty_bins = span->clean == 0;
-    bins_insert(bins_for(heap, span), span, bin_of(span->length));
-}
-
-static inline void bin_remove(struct span_heap *heap, struct span *span)
-{
-    bins_remove(bins_for(heap, span), span);
-}
-
-/* After a change of length or clean: into the bin where it belongs now, which often is the same. */
-static inline void bin_update(struct span_heap *heap, struct span *span)
-{
-    bool alone = span->next == NULL && span->prev == NULL;
-    if (alone && span->bin == bin_of(span->length) && span->in_dirty_bins == (span->clean == 0)) return;
-    bin_remove(heap, span);
-    bin_insert(heap, span);
-}
-
-/* ---- nodes and words ---- */
-
-static inline struct span *node_get(struct region *region)
-{
-    struct span *span = region->unused;
-    if (span != NULL) {
-        region->unused = span->next;
-    } else {
-        span = &region->spans[region->spans_used];
-        span->index = region->spans_used++;
-        span->region = region;
-    }
-    return span;
-}
-
-static inline void node_put(struct span *span)
-{
-    span->next = span->region->unused;
-    span->region->unused = span;
-}
-
-static inline void set_head(struct span *span)
-{
-    word_store(&span->region->words[span->start], WORD(WORD_FREE) | span->index);
-}
-
-static inline void set_tail(struct span *span)
-{
-    if (span->length == 1) return;
-    word_store(&span->region->words[span->start + span->length - 1],
-               WORD(WORD_FREE_TAIL) | span->index);
-}
-
-/* Takes a whole span out of its bin and clears its words. */
-static void detach(struct span_heap *heap, struct span *span)
-{
-    bin_remove(heap, span);
-    word_store(&span->region->words[span->start], 0);
-    word_store(&span->region->words[span->start + span->length - 1], 0);
-}
-
-/* ---- clean pages ---- */
-
-/* The whole pages inside [start, end): first and one past the last. */
-static uint32_t first_page(const struct span_heap *heap, uint32_t start)
-{
-    return (start + (1u << heap->page_shift) - 1) >> heap->page_shift;
-}
-
-static uint32_t end_page(const struct span_heap *heap, uint32_t end)
-{
-    return end >> heap->page_shift;
-}
-
-static uint64_t page_mask(uint32_t page, uint32_t end, uint32_t *count)
-{
-    uint32_t bit = page % 64;
-    *count = end - page < 64 - bit ? end - page : 64 - bit;
-    return (*count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << *count) - 1) << bit;
-}
-
-/* Marks the pages that [start, start + length) touches as dirty; returns how many were clean. */
-static uint32_t mark_dirty(const struct span_heap *heap, struct region *region, uint32_t start,
-                           uint32_t length)
-{
-    uint32_t page = start >> heap->page_shift;
-    uint32_t end = ((start + length - 1) >> heap->page_shift) + 1;
-    uint32_t clean = 0, count;
-    for (; page < end; page += count) {
-        uint64_t mask = page_mask(page, end, &count);
-        uint64_t *word = &region->dirty[page / 64];
-        clean += (uint32_t)__builtin_popcountll(~*word & mask);
-        *word |= mask;
-    }
-    return clean;
-}
-
-static void mark_clean(struct region *region, uint32_t page, uint32_t pages)
-{
-    uint32_t count;
-    for (uint32_t end = page + pages; page < end; page += count) {
-        region->dirty[page / 64] &= ~page_mask(page, end, &count);
-    }
-}
-
-/* Clean pages wholly inside [start, start + length). */
-static uint32_t count_clean(const struct span_heap *heap, const struct region *region, uint32_t start,
-                            uint32_t length)
-{
-    uint32_t page = first_page(heap, start), end = end_page(heap, start + length);
-    uint32_t clean = 0, count;
-    for (; page < end; page += count) {
-        uint64_t mask = page_mask(page, end, &count);
-        clean += (uint32_t)__builtin_popcountll(~region->dirty[page / 64] & mask);
-    }
-    return clean;
-}
 
 /* ---- figures that every change keeps ---- */
 
-/* Bytes of touched pages in free spans. */
-static uint64_t free_bytes(struct span_heap *heap)
+uint64_t span_heap_free_bytes_locked(struct span_heap *heap)
 {
     return ((heap->total_units - span_heap_used_units(heap)) << UNIT_SHIFT) -
            (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
@@ -263,32 +59,33 @@ static uint64_t free_bytes(struct span_heap *heap)
 static void note_fresh(struct span_heap *heap, uint32_t pages)
 {
     heap->fresh_pages += pages;
-    uint64_t held = (heap->total_units << UNIT_SHIFT) -
-                    (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
-    if (held > heap->peak_held_bytes) heap->peak_held_bytes = held;
+    uint64_t held =
+        (heap->total_units << UNIT_SHIFT) - (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
+    if (held > heap->peak_held_bytes)
+        heap->peak_held_bytes = held;
 }
 
-static void note_idle(struct region *region, uint32_t start, uint32_t length, uint32_t now_ms)
+/* ---- the lock ---- */
+
+void span_heap_enter(struct span_heap *heap)
 {
-    uint32_t last = (start + length - 1) >> (CHUNK_SHIFT - UNIT_SHIFT);
-    for (uint32_t chunk = start >> (CHUNK_SHIFT - UNIT_SHIFT); chunk <= last; chunk++) {
-        region->idle_since[chunk] = now_ms;
+    /* A thread past its teardown is no owner of anything, so its address does no harm on the short way. */
+    if (!heap_lock_enter_biased(&heap->lock, &thread_state)) {
+        heap_lock_enter_slow(&heap->lock, thread_self());
     }
 }
 
-/* ---- neighbours ---- */
-
-static inline struct span *free_before(const struct region *region, uint32_t start)
+void span_heap_enter_settled(struct span_heap *heap)
 {
-    uint32_t word = word_load(&region->words[start - 1]); /* the edge is never free */
-    bool is_free = word_kind(word) == WORD_FREE_TAIL || word_kind(word) == WORD_FREE;
-    return is_free ? &region->spans[word & WORD_INDEX_MASK] : NULL;
+    span_heap_enter(heap);
+    span_heap_settle(heap);
 }
 
-static inline struct span *free_after(const struct region *region, uint32_t end)
+void span_heap_enter_unlooped(struct span_heap *heap)
 {
-    uint32_t word = word_load(&region->words[end]);
-    return word_kind(word) == WORD_FREE ? &region->spans[word & WORD_INDEX_MASK] : NULL;
+    span_heap_enter_settled(heap);
+    if (heap->loops != NULL)
+        span_loop_forget(heap->loops);
 }
 
 /* ---- take ---- */
@@ -312,13 +109,13 @@ static uint32_t aligned_start(const struct span_heap *heap, const struct region 
     return start + (uint32_t)((aligned - address) >> UNIT_SHIFT);
 }
 
-/* Makes [start, end) a free span without looking at its neighbours. */
-static void insert_new(struct span_heap *heap, struct region *region, uint32_t start, uint32_t end)
+void span_heap_insert_new(struct span_heap *heap, struct region *region, uint32_t start,
+                          uint32_t end)
 {
     struct span *span = node_get(region);
     span->start = start;
     span->length = end - start;
-    span->clean = count_clean(heap, region, start, end - start);
+    span->clean = pages_count_clean(region, heap->page_shift, start, end - start);
     set_head(span);
     set_tail(span);
     bin_insert(heap, span);
@@ -329,7 +126,8 @@ static inline struct taken_span finish_take(struct span_heap *heap, struct regio
                                             uint32_t start, uint32_t length, uint32_t fresh,
                                             uint32_t word, int64_t live_delta)
 {
-    if (word_kind(word) == WORD_LARGE_LIVE) word = span_heap_large_word(heap, length);
+    if (word_kind(word) == WORD_LARGE_LIVE)
+        word = span_heap_large_word(heap, length);
     word_store(&region->words[start], word);
     span_heap_note_take(heap, length, live_delta);
     return (struct taken_span){region, start, fresh};
@@ -344,12 +142,15 @@ static struct taken_span take_part(struct span_heap *heap, struct span *span, ui
     uint32_t start = alignment != 0 ? aligned_start(heap, region, first, alignment) : first;
     detach(heap, span);
     heap->clean_pages -= span->clean;
-    uint32_t fresh = span->clean != 0 ? mark_dirty(heap, region, start, length) : 0;
+    uint32_t fresh =
+        span->clean != 0 ? pages_mark_dirty(region, heap->page_shift, start, length) : 0;
     /* what remains, and what of it is clean, is counted anew */
     uint64_t clean = span->clean - fresh;
     node_put(span);
-    if (start != first) insert_new(heap, region, first, start);
-    if (start + length != end) insert_new(heap, region, start + length, end);
+    if (start != first)
+        span_heap_insert_new(heap, region, first, start);
+    if (start + length != end)
+        span_heap_insert_new(heap, region, start + length, end);
     heap->clean_pages += clean;
     heap->splits++;
     note_fresh(heap, fresh);
@@ -365,7 +166,8 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
         struct span *below = top > region_first_unit() ? free_before(region, top) : NULL;
         uint32_t first = below != NULL ? below->start : top;
         uint32_t start = alignment != 0 ? aligned_start(heap, region, first, alignment) : first;
-        if (start > region_end_unit(region) || length > region_end_unit(region) - start) continue;
+        if (start > region_end_unit(region) || length > region_end_unit(region) - start)
+            continue;
         uint32_t old_clean = 0;
         if (below != NULL) {
             old_clean = below->clean;
@@ -375,11 +177,11 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
         /* an aligned start may lie above the old top, the span itself always ends above it: nothing shorter fits below */
         region->top = start + length;
         heap->total_units += region->top - top;
-        uint32_t fresh = mark_dirty(heap, region, start, length);
+        uint32_t fresh = pages_mark_dirty(region, heap->page_shift, start, length);
         heap->clean_pages -= old_clean;
         if (start != first) {
-            insert_new(heap, region, first, start);
-            heap->clean_pages += count_clean(heap, region, first, start - first);
+            span_heap_insert_new(heap, region, first, start);
+            heap->clean_pages += pages_count_clean(region, heap->page_shift, first, start - first);
         }
         note_fresh(heap, fresh);
         return finish_take(heap, region, start, length, fresh, word, live_delta);
@@ -387,163 +189,32 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
     return (struct taken_span){NULL, 0, 0};
 }
 
-/* ---- loops ---- */
-
 /* Puts an operation on record, which may complete a loop. */
 static inline void note_operation(struct span_heap *heap, struct region *region, uint32_t start,
                                   uint32_t what)
 {
-    if (heap->loops == NULL) return;
+    if (heap->loops == NULL)
+        return;
     span_loop_note(heap->loops, region, start, what);
     heap->frozen = heap->loops->mode == LOOP_REPLAYING;
 }
 
-struct out {
-    uint32_t start, length;
-};
-
-/* What the broken round has out at the moment, by address; the words of what it has not are cleared. */
-static uint32_t collect_out(const struct span_heap *heap, const struct loop_op *ops, uint32_t count,
-                            struct out *out)
-{
-    word_t *words = heap->loops->region->words;
-    uint32_t found = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t start = ops[i].start, length = ops[i].what;
-        uint32_t word = word_load(&words[start]);
-        if ((length & LOOP_PUT) != 0 || word_kind(word) != WORD_LARGE_LIVE ||
-            (word & WORD_INDEX_MASK) != length) {
-            continue;
-        }
-        uint32_t at = found;
-        while (at > 0 && out[at - 1].start > start) at--;
-        if (at > 0 && out[at - 1].start == start) continue; /* taken, put and taken again */
-        memmove(&out[at + 1], &out[at], (found - at) * sizeof *out);
-        out[at] = (struct out){start, length};
-        found++;
-    }
-    return found;
-}
-
-/* Words that replayed blocks have left behind, and the time at which their places were last in use. */
-static void clear_replayed(struct span_heap *heap)
-{
-    struct span_loops *loops = heap->loops;
-    word_t *words = loops->region->words;
-    for (uint32_t i = 0; i < loops->loops_count; i++) {
-        const struct loop *loop = &loops->loops[i];
-        if (!loop->used) continue;
-        for (uint32_t j = loop->first; j < loop->first + loop->count; j++) {
-            const struct loop_op *op = &loops->ops[j];
-            if ((op->what & LOOP_PUT) != 0) continue;
-            note_idle(loops->region, op->start, op->what, heap->now_ms);
-            if (word_kind(word_load(&words[op->start])) == WORD_LARGE_CACHED) {
-                word_store(&words[op->start], 0);
-            }
-        }
-    }
-}
-
-/* The first of the sorted blocks that lies at or behind `start`. */
-static uint32_t first_at(const struct out *out, uint32_t count, uint32_t start)
-{
-    uint32_t low = 0, high = count;
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (out[middle].start < start) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-/* Replaces a free span, which is in no bin any more, by what the blocks leave of it. */
-static void cut_blocks(struct span_heap *heap, struct span *span, const struct out *out, uint32_t count)
-{
-    struct region *region = span->region;
-    uint32_t start = span->start, end = start + span->length;
-    word_t *last = &region->words[end - 1];
-    if (word_kind(word_load(last)) == WORD_FREE_TAIL) word_store(last, 0);
-    if (word_kind(word_load(&region->words[start])) == WORD_FREE) word_store(&region->words[start], 0);
-    node_put(span);
-    for (uint32_t i = first_at(out, count, start); i < count && out[i].start < end; i++) {
-        if (out[i].start != start) insert_new(heap, region, start, out[i].start);
-        start = out[i].start + out[i].length;
-    }
-    if (start != end) insert_new(heap, region, start, end);
-}
-
-/*
- * The heap becomes what it would be without loops. Words of blocks that are live are not written, not even for a
- * moment: their owners may be reading them.
- */
-static __attribute__((noinline)) void settle(struct span_heap *heap)
-{
-    if (!heap->frozen) return;
-    struct region *region = heap->loops->region;
-    struct out out[LOOP_MAX_OUT];
-    struct span *hit = NULL; /* spans with blocks inside, linked through next */
-    clear_replayed(heap);
-    const struct loop_op *ops;
-    uint32_t done = span_loop_unfreeze(heap->loops, &ops);
-    heap->frozen = false;
-    uint32_t count = collect_out(heap, ops, done, out);
-    struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
-    for (int set = 0; set < 2; set++) {
-        for (unsigned bin = 0; bin < SPAN_BINS; bin++) {
-            struct span *next;
-            for (struct span *span = sets[set]->head[bin]; span != NULL; span = next) {
-                next = span->next;
-                uint32_t i = first_at(out, count, span->start);
-                bool inside = span->region == region && i < count &&
-                              out[i].start < span->start + span->length;
-                if (!inside) {
-                    set_head(span);
-                    set_tail(span);
-                    continue;
-                }
-                bin_remove(heap, span);
-                span->next = hit;
-                hit = span;
-            }
-        }
-    }
-    while (hit != NULL) {
-        struct span *span = hit;
-        hit = span->next;
-        cut_blocks(heap, span, out, count);
-    }
-}
-
-/* For everything but takes and puts: the true heap, the lock held. */
-static void enter_settled(struct span_heap *heap)
-{
-    enter(heap);
-    settle(heap);
-}
-
-/* The same, about to change what is clean or where regions are: no loop is valid after that. */
-static void enter_unlooped(struct span_heap *heap)
-{
-    enter_settled(heap);
-    if (heap->loops != NULL) span_loop_forget(heap->loops);
-}
-
 /* The rare ways: an alignment, or no fit without touching fresh pages. Called with the lock held. */
-static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *heap, uint32_t length,
-                                                             size_t alignment, uint32_t word,
-                                                             int64_t live_delta)
+static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *heap,
+                                                             uint32_t length, size_t alignment,
+                                                             uint32_t word, int64_t live_delta)
 {
     uint32_t room = length;
-    if (alignment != 0) room += (uint32_t)(alignment >> UNIT_SHIFT) - heap->step;
+    if (alignment != 0)
+        room += (uint32_t)(alignment >> UNIT_SHIFT) - heap->step;
     struct span *span = bins_best(&heap->dirty, room);
-    if (span == NULL) span = bins_best(&heap->mixed, room);
+    if (span == NULL)
+        span = bins_best(&heap->mixed, room);
     struct taken_span taken = span != NULL
                                   ? take_part(heap, span, length, alignment, word, live_delta)
                                   : take_from_top(heap, length, alignment, word, live_delta);
-    if (taken.region != NULL) note_operation(heap, taken.region, taken.start, length);
+    if (taken.region != NULL)
+        note_operation(heap, taken.region, taken.start, length);
     heap_lock_leave(&heap->lock);
     return taken;
 }
@@ -557,7 +228,7 @@ static inline bool take_from_loop(struct span_heap *heap, uint32_t length, size_
         *taken = finish_take(heap, heap->loops->region, start, length, 0, word, live_delta);
         return true;
     }
-    settle(heap);
+    span_heap_settle(heap);
     return false;
 }
 
@@ -565,13 +236,14 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
                                  uint32_t word, int64_t live_delta)
 {
     struct taken_span taken;
-    enter(heap);
+    span_heap_enter(heap);
     if (heap->frozen && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
         heap_lock_leave(&heap->lock);
         return taken;
     }
     struct span *span = alignment == 0 ? bins_best(&heap->dirty, length) : NULL;
-    if (__builtin_expect(span == NULL, 0)) return take_slow(heap, length, alignment, word, live_delta);
+    if (__builtin_expect(span == NULL, 0))
+        return take_slow(heap, length, alignment, word, live_delta);
     struct region *region = span->region;
     uint32_t start = span->start;
     if (span->length != length) {
@@ -593,9 +265,8 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
 
 /* ---- put ---- */
 
-/* Merges [start, start + length), the first word of which is 0, with its free neighbours. `clean` pages are inside. */
-static void insert_coalesced(struct span_heap *heap, struct region *region, uint32_t start,
-                             uint32_t length, uint32_t clean)
+void span_heap_insert_coalesced(struct span_heap *heap, struct region *region, uint32_t start,
+                                uint32_t length, uint32_t clean)
 {
     struct span *before = free_before(region, start);
     struct span *after = free_after(region, start + length);
@@ -604,7 +275,8 @@ static void insert_coalesced(struct span_heap *heap, struct region *region, uint
         heap->coalesces++;
     }
     if (before != NULL) {
-        if (before->length > 1) word_store(&region->words[start - 1], 0);
+        if (before->length > 1)
+            word_store(&region->words[start - 1], 0);
         heap->coalesces++;
         before->length += length;
         before->clean += clean;
@@ -636,10 +308,10 @@ static void insert_coalesced(struct span_heap *heap, struct region *region, uint
     }
 }
 
-bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start,
-                   uint32_t length, uint32_t expected, int64_t live_delta)
+bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
+                   uint32_t expected, int64_t live_delta)
 {
-    enter(heap);
+    span_heap_enter(heap);
     word_t *word = &region->words[start];
     if (__builtin_expect(word_load(word) != expected, 0)) {
         heap_lock_leave(&heap->lock);
@@ -648,20 +320,22 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
     if (heap->frozen) {
         if (region == heap->loops->region && span_loop_put(heap->loops, start, length)) {
             word_store(word, WORD(WORD_LARGE_CACHED) | length);
-            if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) heap->now_ms = os_now_ms();
+            if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0)
+                heap->now_ms = os_now_ms();
             span_heap_note_put(heap, length, live_delta);
             heap_lock_leave(&heap->lock);
             return true;
         }
-        settle(heap);
+        span_heap_settle(heap);
     }
     word_store(word, 0);
     if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) {
         heap->now_ms = os_now_ms();
-        if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
+        if (span_heap_free_bytes_locked(heap) > heap->peak_free_bytes)
+            heap->peak_free_bytes = span_heap_free_bytes_locked(heap);
     }
-    note_idle(region, start, length, heap->now_ms);
-    insert_coalesced(heap, region, start, length, 0);
+    pages_note_idle(region, start, length, heap->now_ms);
+    span_heap_insert_coalesced(heap, region, start, length, 0);
     span_heap_note_put(heap, length, live_delta);
     note_operation(heap, region, start, length | LOOP_PUT);
     heap_lock_leave(&heap->lock);
@@ -670,7 +344,7 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
 
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
 {
-    enter(heap);
+    span_heap_enter(heap);
     span_heap_note_live_locked(heap, live_delta);
     heap_lock_leave(&heap->lock);
 }
@@ -678,10 +352,11 @@ void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
 bool span_heap_claim(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
                      uint32_t expected)
 {
-    enter_unlooped(heap);
+    span_heap_enter_unlooped(heap);
     word_t *word = &region->words[start];
     bool ours = word_load(word) == expected;
-    if (ours) word_store(word, WORD(WORD_LARGE_CACHED) | length);
+    if (ours)
+        word_store(word, WORD(WORD_LARGE_CACHED) | length);
     heap_lock_leave(&heap->lock);
     return ours;
 }
@@ -690,11 +365,11 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
                          uint32_t length)
 {
     uint32_t pages = length >> heap->page_shift;
-    enter_unlooped(heap);
+    span_heap_enter_unlooped(heap);
     word_store(&region->words[start], 0);
-    mark_clean(region, start >> heap->page_shift, pages);
+    pages_mark_clean(region, start >> heap->page_shift, pages);
     heap->clean_pages += pages;
-    insert_coalesced(heap, region, start, length, pages);
+    span_heap_insert_coalesced(heap, region, start, length, pages);
     heap->given_back_bytes += (uint64_t)length << UNIT_SHIFT;
     span_heap_note_put(heap, length, 0);
     heap_lock_leave(&heap->lock);
@@ -702,243 +377,32 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
 
 void span_heap_add_region(struct span_heap *heap, struct region *region)
 {
-    enter_settled(heap);
+    span_heap_enter_settled(heap);
     region->prev = NULL;
     region->next = heap->regions;
-    if (heap->regions != NULL) heap->regions->prev = region;
+    if (heap->regions != NULL)
+        heap->regions->prev = region;
     heap->regions = region;
     heap->region_count++;
     heap->reserved_bytes += (uint64_t)region->units << UNIT_SHIFT;
     heap_lock_leave(&heap->lock);
 }
 
-/* ---- giving memory back ---- */
-
-struct range {
-    struct region *region;
-    uint32_t page, pages;
-    bool discarded;
-};
-
-struct purge {
-    struct span *detached; /* linked through next */
-    size_t count;
-    uint64_t bytes;
-    struct range ranges[PURGE_RANGES];
-};
-
-static bool is_due(const struct region *region, uint32_t page, uint32_t now_ms, uint32_t idle_ms)
-{
-    if ((region->dirty[page / 64] >> (page % 64) & 1) == 0) return false;
-    uint32_t chunk = (uint32_t)(((size_t)page * os_page_size()) >> CHUNK_SHIFT);
-    return os_is_idle(region->idle_since[chunk], now_ms, idle_ms);
-}
-
-/* Adds the old pages of a free span to the purge; true if there are any. */
-static bool collect_ranges(const struct span_heap *heap, struct purge *purge, const struct span *span,
-                           uint32_t now_ms, uint32_t idle_ms, uint64_t wanted)
-{
-    uint32_t page = first_page(heap, span->start);
-    uint32_t end = end_page(heap, span->start + span->length);
-    size_t before = purge->count;
-    while (page < end && purge->count < PURGE_RANGES && purge->bytes < wanted) {
-        uint32_t first = page;
-        uint64_t missing = (wanted - purge->bytes + os_page_size() - 1) / os_page_size();
-        while (page < end && page - first < missing && is_due(span->region, page, now_ms, idle_ms)) {
-            page++;
-        }
-        if (page == first) {
-            page++;
-            continue;
-        }
-        purge->ranges[purge->count++] = (struct range){span->region, first, page - first, false};
-        purge->bytes += (uint64_t)(page - first) * os_page_size();
-    }
-    return purge->count != before;
-}
-
-/* A free span below the top takes in the rest of the top's page, so that the page can be given back whole. */
-static void round_top(struct span_heap *heap, struct span *span)
-{
-    struct region *region = span->region;
-    uint32_t rest = -region->top & ((1u << heap->page_shift) - 1);
-    if (rest == 0) return;
-    word_store(&region->words[region->top - 1], 0);
-    span->length += rest;
-    region->top += rest;
-    heap->total_units += rest;
-    if (span->length == rest + 1) set_head(span);
-    set_tail(span);
-    bin_update(heap, span);
-}
-
-static void round_tops(struct span_heap *heap)
-{
-    for (struct region *region = heap->regions; region != NULL; region = region->next) {
-        struct span *last = region->top > region_first_unit() ? free_before(region, region->top) : NULL;
-        if (last != NULL) round_top(heap, last);
-    }
-}
-
-/* Detaches spans with old pages, the longest first. Called with the lock held. */
-static void purge_collect(struct span_heap *heap, struct purge *purge, uint32_t now_ms,
-                          uint32_t idle_ms, uint64_t wanted)
-{
-    struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
-    for (int set = 0; set < 2; set++) {
-        for (unsigned bin = SPAN_BINS; bin-- > 0;) {
-            struct span *next;
-            for (struct span *span = sets[set]->head[bin]; span != NULL; span = next) {
-                next = span->next;
-                if (purge->count == PURGE_RANGES || purge->bytes >= wanted) return;
-                if (!collect_ranges(heap, purge, span, now_ms, idle_ms, wanted)) continue;
-                if (heap->loops != NULL) span_loop_forget(heap->loops);
-                detach(heap, span);
-                word_store(&span->region->words[span->start],
-                           WORD(WORD_LARGE_CACHED) | span->length);
-                span->next = purge->detached;
-                purge->detached = span;
-            }
-        }
-    }
-}
-
-static void purge_discard(struct purge *purge, struct larder *instance)
-{
-    size_t page_size = os_page_size();
-    for (size_t i = 0; i < purge->count; i++) {
-        struct range *range = &purge->ranges[i];
-        char *ptr = region_address(range->region, 0) + range->page * page_size;
-        range->discarded = backend_discard(instance, ptr, range->pages * page_size) == 0;
-    }
-}
-
-/* Puts the spans back with what has become clean. Called with the lock held. Returns the bytes given back. */
-static uint64_t purge_restore(struct span_heap *heap, struct purge *purge)
-{
-    uint64_t pages = 0;
-    for (size_t i = 0; i < purge->count; i++) {
-        struct range *range = &purge->ranges[i];
-        if (!range->discarded) continue;
-        mark_clean(range->region, range->page, range->pages);
-        pages += range->pages;
-    }
-    heap->clean_pages += pages;
-    while (purge->detached != NULL) {
-        struct span *span = purge->detached;
-        struct region *region = span->region;
-        purge->detached = span->next;
-        uint32_t start = span->start, length = span->length;
-        node_put(span);
-        word_store(&region->words[start], 0);
-        insert_coalesced(heap, region, start, length, count_clean(heap, region, start, length));
-    }
-    uint64_t bytes = pages * os_page_size();
-    heap->given_back_bytes += bytes;
-    return bytes;
-}
-
-size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms, uint64_t keep_bytes)
-{
-    if (!backend_can_discard(heap->instance)) return 0;
-    uint64_t total = 0;
-    for (;;) {
-        struct purge purge;
-        purge.detached = NULL;
-        purge.count = 0;
-        purge.bytes = 0;
-        enter_settled(heap);
-        round_tops(heap);
-        uint64_t bytes = free_bytes(heap);
-        if (bytes > keep_bytes) purge_collect(heap, &purge, now_ms, idle_ms, bytes - keep_bytes);
-        heap_lock_leave(&heap->lock);
-        if (purge.count == 0) break;
-        purge_discard(&purge, heap->instance);
-        enter_unlooped(heap);
-        uint64_t given_back = purge_restore(heap, &purge);
-        heap_lock_leave(&heap->lock);
-        total += given_back;
-        if (given_back == 0) break; /* the system refuses: do not insist */
-    }
-    return (size_t)total;
-}
-
-/* True if nothing in the region has been in use for idle_ms; *whole is the free span that it consists of, if any. */
-static bool region_is_idle(struct region *region, uint32_t now_ms, uint32_t idle_ms,
-                           struct span **whole)
-{
-    uint32_t first = region_first_unit();
-    *whole = NULL;
-    if (region->top == first) return true;
-    uint32_t word = word_load(&region->words[first]);
-    if (word_kind(word) != WORD_FREE) return false;
-    *whole = &region->spans[word & WORD_INDEX_MASK];
-    if (first + (*whole)->length != region->top) return false;
-    uint32_t last = (region->top - 1) >> (CHUNK_SHIFT - UNIT_SHIFT);
-    for (uint32_t chunk = first >> (CHUNK_SHIFT - UNIT_SHIFT); chunk <= last; chunk++) {
-        if (!os_is_idle(region->idle_since[chunk], now_ms, idle_ms)) return false;
-    }
-    return true;
-}
-
-/* Unlinks an idle region, or returns NULL. Called with the lock held. */
-static struct region *detach_region(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
-                                    bool reserved_too, uint64_t *bytes)
-{
-    struct span *whole = NULL;
-    struct region *region = heap->regions;
-    while (region != NULL && ((region->reserved && !reserved_too) ||
-                              !region_is_idle(region, now_ms, idle_ms, &whole))) {
-        region = region->next;
-    }
-    if (region == NULL) return NULL;
-    if (heap->loops != NULL) span_loop_forget(heap->loops);
-    *bytes = 0;
-    if (whole != NULL) {
-        *bytes = ((uint64_t)whole->length << UNIT_SHIFT) -
-                 ((uint64_t)whole->clean << (heap->page_shift + UNIT_SHIFT));
-        detach(heap, whole);
-        heap->clean_pages -= whole->clean;
-        heap->total_units -= whole->length;
-    }
-    if (region->prev != NULL) region->prev->next = region->next;
-    if (region->next != NULL) region->next->prev = region->prev;
-    if (heap->regions == region) heap->regions = region->next;
-    heap->region_count--;
-    heap->reserved_bytes -= (uint64_t)region->units << UNIT_SHIFT;
-    heap->given_back_bytes += *bytes;
-    return region;
-}
-
-size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
-                               bool reserved_too)
-{
-    uint64_t released = 0;
-    for (;;) {
-        uint64_t bytes = 0;
-        enter_settled(heap);
-        struct region *region = detach_region(heap, now_ms, idle_ms, reserved_too, &bytes);
-        heap_lock_leave(&heap->lock);
-        if (region == NULL) return (size_t)released;
-        region_release(region);
-        released += bytes;
-    }
-}
-
 /* ---- figures ---- */
 
 uint64_t span_heap_free_bytes(struct span_heap *heap)
 {
-    enter(heap);
-    if (!heap->lock.by_bias) heap->lock.spin.acquisitions--;
-    uint64_t bytes = free_bytes(heap);
+    span_heap_enter(heap);
+    if (!heap->lock.by_bias)
+        heap->lock.spin.acquisitions--;
+    uint64_t bytes = span_heap_free_bytes_locked(heap);
     heap_lock_leave(&heap->lock);
     return bytes;
 }
 
 void span_heap_lock_settled(struct span_heap *heap)
 {
-    enter_settled(heap);
+    span_heap_enter_settled(heap);
 }
 
 uint64_t span_heap_used_bytes(struct span_heap *heap)
@@ -955,7 +419,8 @@ static uint32_t largest_free(struct span_heap *heap)
         for (unsigned bin = SPAN_BINS; bin-- > 0;) {
             for (const struct span *span = sets[set]->head[bin]; span != NULL; span = span->next) {
                 uint32_t touched = span->length - (span->clean << heap->page_shift);
-                if (touched > largest) largest = touched;
+                if (touched > largest)
+                    largest = touched;
             }
         }
     }
@@ -964,13 +429,16 @@ static uint32_t largest_free(struct span_heap *heap)
 
 void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *figures)
 {
-    enter_settled(heap);
-    if (!heap->lock.by_bias) heap->lock.spin.acquisitions--; /* looking does not count */
-    if (free_bytes(heap) > heap->peak_free_bytes) heap->peak_free_bytes = free_bytes(heap);
+    span_heap_enter_settled(heap);
+    if (!heap->lock.by_bias)
+        heap->lock.spin.acquisitions--; /* looking does not count */
+    if (span_heap_free_bytes_locked(heap) > heap->peak_free_bytes)
+        heap->peak_free_bytes = span_heap_free_bytes_locked(heap);
     uint64_t largest = (uint64_t)largest_free(heap) << UNIT_SHIFT;
-    if (largest > figures->largest_free) figures->largest_free = largest;
+    if (largest > figures->largest_free)
+        figures->largest_free = largest;
     figures->used_bytes += span_heap_used_units(heap) << UNIT_SHIFT;
-    figures->free_bytes += free_bytes(heap);
+    figures->free_bytes += span_heap_free_bytes_locked(heap);
     figures->reserved_bytes += heap->reserved_bytes;
     figures->regions += heap->region_count;
     for (const struct region *region = heap->regions; region != NULL; region = region->next) {

@@ -26,7 +26,7 @@ struct span_heap {
     struct span_loops *loops; /* NULL: none; what it points to is guarded by lock */
 
     _Alignas(64) heap_lock_t lock;
-    bool frozen; /* in a loop, see span_loop.h; guarded by lock, as all below */
+    bool frozen;            /* in a loop, see span_loop.h; guarded by lock, as all below */
     struct region *regions; /* guarded by lock, as all below */
     uint32_t region_count;
     uint32_t generation; /* of large blocks' words */
@@ -120,7 +120,8 @@ void span_heap_add_region(struct span_heap *heap, struct region *region);
  * Gives back to the kernel (or backend, by whole regions) what has been free for at least `idle_ms`, until at
  * most `keep_bytes` of touched free memory are left. Returns the bytes given back. No lock may be held.
  */
-size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms, uint64_t keep_bytes);
+size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
+                       uint64_t keep_bytes);
 
 /*
  * Detaches and releases every region in which nothing has been in use for `idle_ms`; reserved ones, of which the
@@ -155,10 +156,11 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
  * The shortest way, for the owner of the lock while the heap is in a loop: a large block where the loop says. False: nothing has
  * changed, and span_heap_take() is to be called.
  */
-static inline bool span_heap_take_expected(struct span_heap *heap, const void *self, uint32_t length,
-                                           uint64_t size, struct taken_span *taken)
+static inline bool span_heap_take_expected(struct span_heap *heap, const void *self,
+                                           uint32_t length, uint64_t size, struct taken_span *taken)
 {
-    if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0)) return false;
+    if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0))
+        return false;
     bool expected = false;
     if (__builtin_expect(heap->frozen, 1)) {
         struct span_loops *loops = heap->loops;
@@ -181,7 +183,8 @@ static inline bool span_heap_put_expected(struct span_heap *heap, const void *se
                                           struct region *region, uint32_t start, uint32_t length,
                                           uint32_t word, uint64_t size)
 {
-    if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0)) return false;
+    if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0))
+        return false;
     bool expected = false;
     if (__builtin_expect(heap->frozen, 1)) {
         struct span_loops *loops = heap->loops;
@@ -191,7 +194,8 @@ static inline bool span_heap_put_expected(struct span_heap *heap, const void *se
         if (__builtin_expect(expected, 1)) {
             span_loop_advance(loops);
             word_store(&region->words[start], WORD(WORD_LARGE_CACHED) | length);
-            if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) heap->now_ms = os_now_ms();
+            if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0)
+                heap->now_ms = os_now_ms();
             span_heap_note_put(heap, length, -(int64_t)size);
         }
     }

@@ -48,7 +48,8 @@ void span_loop_forget(struct span_loops *loops)
 struct span_loops *span_loops_get(void)
 {
     struct span_loops *loops = meta_pool_get(&loops_pool);
-    if (loops == NULL) return NULL;
+    if (loops == NULL)
+        return NULL;
     span_loop_forget(loops);
     loops->puts = loops->skip = 0;
     loops->wait = 1;
@@ -76,13 +77,16 @@ static bool is_closed(const struct loop_op *ops, uint32_t count)
     uint32_t takes = 0, matched = 0;
     for (uint32_t i = 0; i < count; i++) {
         if ((ops[i].what & LOOP_PUT) == 0) {
-            if (++takes - matched > LOOP_MAX_OUT) return false;
+            if (++takes - matched > LOOP_MAX_OUT)
+                return false;
             continue;
         }
         uint32_t j = i;
         /* the latest take at this place; a put in between would have been met first */
-        while (j > 0 && ops[j - 1].start != ops[i].start) j--;
-        if (j == 0 || ops[j - 1].what != (ops[i].what & ~LOOP_PUT)) return false;
+        while (j > 0 && ops[j - 1].start != ops[i].start)
+            j--;
+        if (j == 0 || ops[j - 1].what != (ops[i].what & ~LOOP_PUT))
+            return false;
         matched++;
     }
     return takes == matched;
@@ -99,7 +103,8 @@ static void restart(struct span_loops *loops)
     loops->first += loops->count;
     loops->count = 0;
     loops->state = 0;
-    if (loops->loops_count == LOOP_MAX) { /* no place for another: the oldest knowledge goes, all of it */
+    if (loops->loops_count ==
+        LOOP_MAX) { /* no place for another: the oldest knowledge goes, all of it */
         loops->first = 0;
         loops->loops_count = 0;
     }
@@ -108,8 +113,10 @@ static void restart(struct span_loops *loops)
 /* Room for one more operation on record; the loops may have to go. */
 static bool make_room(struct span_loops *loops)
 {
-    if (loops->first + loops->count < LOOP_ARENA) return true;
-    if (loops->first == 0) return false;
+    if (loops->first + loops->count < LOOP_ARENA)
+        return true;
+    if (loops->first == 0)
+        return false;
     memmove(loops->ops, &loops->ops[loops->first], loops->count * sizeof *loops->ops);
     loops->first = 0;
     loops->loops_count = 0;
@@ -138,8 +145,8 @@ static void close_loop(struct span_loops *loops)
     bool known = false;
     for (uint32_t i = 0; i < loops->loops_count && !known; i++) {
         const struct loop *loop = &loops->loops[i];
-        known = loop->count == count &&
-                memcmp(&loops->ops[loop->first], ops, count * sizeof *ops) == 0;
+        known =
+            loop->count == count && memcmp(&loops->ops[loop->first], ops, count * sizeof *ops) == 0;
     }
     if (known) {
         loops->count = 0; /* record over it */
@@ -152,14 +159,16 @@ static void close_loop(struct span_loops *loops)
         loops->skip--;
     } else if (loops->loops_count != 0) {
         loops->mode = LOOP_REPLAYING;
-        for (uint32_t i = 0; i < loops->loops_count; i++) loops->loops[i].used = false;
+        for (uint32_t i = 0; i < loops->loops_count; i++)
+            loops->loops[i].used = false;
         expect(loops, &loops->loops[loops->loops_count - 1], 0);
     }
 }
 
 void span_loop_note(struct span_loops *loops, struct region *region, uint32_t start, uint32_t what)
 {
-    if (loops->region == NULL) loops->region = region;
+    if (loops->region == NULL)
+        loops->region = region;
     if (loops->region != region || !make_room(loops)) {
         span_loop_forget(loops);
         return;
@@ -167,19 +176,24 @@ void span_loop_note(struct span_loops *loops, struct region *region, uint32_t st
     loops->ops[loops->first + loops->count++] = (struct loop_op){start, what};
     uint64_t hash = hash_span(start, what & ~LOOP_PUT);
     loops->state += (what & LOOP_PUT) != 0 ? 0 - hash : hash;
-    if (loops->state == 0) close_loop(loops);
+    if (loops->state == 0)
+        close_loop(loops);
 }
 
-__attribute__((noinline)) bool span_loop_switch(struct span_loops *loops, uint32_t start, uint32_t what)
+__attribute__((noinline)) bool span_loop_switch(struct span_loops *loops, uint32_t start,
+                                                uint32_t what)
 {
     const struct loop_op *prefix = loops->begin;
     uint32_t done = (uint32_t)(loops->expected - prefix);
-    uint32_t from = (uint32_t)(loops->current - loops->loops) + 1; /* variants tend to come in turn */
+    uint32_t from =
+        (uint32_t)(loops->current - loops->loops) + 1; /* variants tend to come in turn */
     for (uint32_t i = 0; i < loops->loops_count; i++) {
         struct loop *loop = &loops->loops[(from + i) % loops->loops_count];
         const struct loop_op *ops = &loops->ops[loop->first];
-        if (loop->count <= done || !is_same(&ops[done], start, what)) continue;
-        if (memcmp(ops, prefix, done * sizeof *ops) != 0) continue;
+        if (loop->count <= done || !is_same(&ops[done], start, what))
+            continue;
+        if (memcmp(ops, prefix, done * sizeof *ops) != 0)
+            continue;
         expect(loops, loop, done);
         return true;
     }
@@ -191,7 +205,8 @@ uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops
     uint32_t done = (uint32_t)(loops->expected - loops->begin);
     if (done != 0) { /* broken in the middle */
         loops->skip = loops->wait;
-        if (loops->wait < LONGEST_WAIT) loops->wait *= 2;
+        if (loops->wait < LONGEST_WAIT)
+            loops->wait *= 2;
         if (loops->first + done >= LOOP_ARENA) { /* no room behind the loops */
             loops->first = 0;
             loops->loops_count = 0;

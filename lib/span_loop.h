@@ -37,11 +37,12 @@ struct span_loops {
     /* while replaying: the next operation and the bounds of the current loop; NULL before the first */
     const struct loop_op *expected, *begin, *end;
     struct loop *current;
-    uint32_t puts;       /* for the clock */
-    uint32_t skip, wait; /* loops to let pass before replaying again, and how many that will be next time */
+    uint32_t puts; /* for the clock */
+    uint32_t skip,
+        wait; /* loops to let pass before replaying again, and how many that will be next time */
     /* the record since the common state: all loops begin and end in it */
     struct region *region; /* the one region that all of it is about */
-    uint64_t state;        /* sum over what has been taken, less what has been put, since then; 0: back */
+    uint64_t state; /* sum over what has been taken, less what has been put, since then; 0: back */
     uint32_t first, count; /* of the recording, in the arena */
     uint32_t loops_count;
     struct loop loops[LOOP_MAX];
@@ -69,7 +70,8 @@ static inline void span_loop_advance(struct span_loops *loops)
 static inline bool span_loop_take(struct span_loops *loops, uint32_t length, uint32_t *start)
 {
     if (__builtin_expect(loops->expected->what != length, 0)) {
-        if (!span_loop_switch(loops, 0, length)) return false;
+        if (!span_loop_switch(loops, 0, length))
+            return false;
     }
     *start = loops->expected->start;
     span_loop_advance(loops);
@@ -81,7 +83,8 @@ static inline bool span_loop_put(struct span_loops *loops, uint32_t start, uint3
 {
     const struct loop_op *expected = loops->expected;
     if (__builtin_expect(expected->start != start || expected->what != (length | LOOP_PUT), 0)) {
-        if (!span_loop_switch(loops, start, length | LOOP_PUT)) return false;
+        if (!span_loop_switch(loops, start, length | LOOP_PUT))
+            return false;
     }
     span_loop_advance(loops);
     return true;

@@ -10,7 +10,8 @@ __attribute__((noinline)) void spinlock_lock_slow(spinlock_t *lock)
 {
     for (int i = 0; i < SPIN_PAUSES; i++) {
         os_pause();
-        if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 && spinlock_try_lock(lock)) {
+        if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
+            spinlock_try_lock(lock)) {
             lock->contended++;
             return;
         }

@@ -36,7 +36,8 @@ static inline bool spinlock_try_lock(spinlock_t *lock)
 
 static inline void spinlock_lock(spinlock_t *lock)
 {
-    if (__builtin_expect(!spinlock_try_lock(lock), 0)) spinlock_lock_slow(lock);
+    if (__builtin_expect(!spinlock_try_lock(lock), 0))
+        spinlock_lock_slow(lock);
     lock->acquisitions++;
 }
 

@@ -20,7 +20,8 @@ static void collect_counters(struct larder *instance, larder_stats_t *stats)
         uint64_t sums[COUNTERS];
         struct {
             uint64_t allocations, frees, allocated_bytes, freed_bytes, span_allocations, span_frees,
-                span_allocated_bytes, span_freed_bytes, slow_allocations, slow_frees, blocks_moved, miss_cold, miss_size, failures, foreign_frees;
+                span_allocated_bytes, span_freed_bytes, slow_allocations, slow_frees, blocks_moved,
+                miss_cold, miss_size, failures, foreign_frees;
         } is;
     } all;
     _Static_assert(sizeof all.sums == sizeof all.is, "one name a counter");
@@ -35,7 +36,8 @@ static void collect_counters(struct larder *instance, larder_stats_t *stats)
     stats->miss_size = all.is.miss_size;
     stats->hits = stats->allocations - all.is.miss_cold - all.is.miss_size;
     /* hits put and take one block each; everything else is in blocks_moved */
-    stats->cached_blocks = all.is.blocks_moved + (all.is.frees - all.is.slow_frees) - stats->thread_hits;
+    stats->cached_blocks =
+        all.is.blocks_moved + (all.is.frees - all.is.slow_frees) - stats->thread_hits;
     stats->failures = all.is.failures;
     stats->foreign_frees = all.is.foreign_frees;
 }
@@ -48,8 +50,8 @@ static void collect_depots(struct larder *instance, larder_stats_t *stats)
         stats->depot_exchanges += depot->exchanges;
         stats->lock_acquisitions += depot->lock.acquisitions - 1;
         stats->lock_contended += depot->lock.contended;
-        for (const struct magazine *full =
-                 atomic_load_explicit(&depot->full, memory_order_relaxed); full != NULL; full = full->next) {
+        for (const struct magazine *full = atomic_load_explicit(&depot->full, memory_order_relaxed);
+             full != NULL; full = full->next) {
             stats->cached_blocks += full->count;
         }
         depot->lock.acquisitions--; /* looking does not count */
@@ -108,10 +110,13 @@ static void collect(struct larder *instance, larder_stats_t *stats)
                       stats->free_committed_bytes + stats->metadata_bytes;
     stats->rounding_bytes = stats->held_bytes > others ? stats->held_bytes - others : 0;
     stats->peak_live_bytes += relaxed(&instance->peak_record_live_bytes);
-    if (stats->live_bytes > stats->peak_live_bytes) stats->peak_live_bytes = stats->live_bytes;
-    if (instance->capped) stats->peak_cached_bytes = 0; /* the cap's accounts know better */
+    if (stats->live_bytes > stats->peak_live_bytes)
+        stats->peak_live_bytes = stats->live_bytes;
+    if (instance->capped)
+        stats->peak_cached_bytes = 0; /* the cap's accounts know better */
     stats->peak_cached_bytes += relaxed(&instance->peak_cached_bytes);
-    if (stats->cached_bytes > stats->peak_cached_bytes) stats->peak_cached_bytes = stats->cached_bytes;
+    if (stats->cached_bytes > stats->peak_cached_bytes)
+        stats->peak_cached_bytes = stats->cached_bytes;
     stats->backend_allocations = relaxed(&instance->backend_allocations);
     stats->backend_frees = relaxed(&instance->backend_frees);
     stats->backend_discards = relaxed(&instance->backend_discards);
@@ -124,34 +129,65 @@ static void collect(struct larder *instance, larder_stats_t *stats)
 
 int larder_stats_get(const larder_t *larder, larder_stats_t *stats)
 {
-    if (larder == NULL || stats == NULL) return -EINVAL;
+    if (larder == NULL || stats == NULL)
+        return -EINVAL;
     size_t size = stats->struct_size;
-    if (size < offsetof(larder_stats_t, live_blocks)) return -EINVAL;
-    if (size > sizeof *stats) size = sizeof *stats;
+    if (size < offsetof(larder_stats_t, live_blocks))
+        return -EINVAL;
+    if (size > sizeof *stats)
+        size = sizeof *stats;
     larder_stats_t full = {.struct_size = size};
     collect((struct larder *)(uintptr_t)larder, &full);
     memcpy(stats, &full, size);
     return 0;
 }
 
-#define FIELD(name) {#name, offsetof(larder_stats_t, name)}
+#define FIELD(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(larder_stats_t, name)                                                      \
+    }
 static const struct field {
     const char *name;
     size_t offset;
 } fields[] = {
-    FIELD(live_blocks),         FIELD(live_bytes),          FIELD(rounding_bytes),
-    FIELD(cached_blocks),       FIELD(cached_bytes),        FIELD(thread_cached_bytes),
-    FIELD(depot_cached_bytes),  FIELD(free_committed_bytes), FIELD(metadata_bytes),
-    FIELD(held_bytes),          FIELD(reserved_bytes),      FIELD(largest_free_span),
-    FIELD(regions),             FIELD(peak_live_bytes),     FIELD(peak_held_bytes),
-    FIELD(peak_cached_bytes),   FIELD(allocations),         FIELD(frees),
-    FIELD(allocated_bytes),     FIELD(hits),                FIELD(thread_hits),
-    FIELD(miss_cold),           FIELD(miss_size),           FIELD(failures),
-    FIELD(depot_exchanges),     FIELD(lock_acquisitions),   FIELD(lock_contended),
-    FIELD(backend_allocations), FIELD(backend_frees),       FIELD(backend_discards),
-    FIELD(backend_failures),    FIELD(splits),              FIELD(coalesces),
-    FIELD(given_back_bytes),    FIELD(trims),               FIELD(foreign_frees),
-    FIELD(errors),              FIELD(refused_bytes),
+    FIELD(live_blocks),
+    FIELD(live_bytes),
+    FIELD(rounding_bytes),
+    FIELD(cached_blocks),
+    FIELD(cached_bytes),
+    FIELD(thread_cached_bytes),
+    FIELD(depot_cached_bytes),
+    FIELD(free_committed_bytes),
+    FIELD(metadata_bytes),
+    FIELD(held_bytes),
+    FIELD(reserved_bytes),
+    FIELD(largest_free_span),
+    FIELD(regions),
+    FIELD(peak_live_bytes),
+    FIELD(peak_held_bytes),
+    FIELD(peak_cached_bytes),
+    FIELD(allocations),
+    FIELD(frees),
+    FIELD(allocated_bytes),
+    FIELD(hits),
+    FIELD(thread_hits),
+    FIELD(miss_cold),
+    FIELD(miss_size),
+    FIELD(failures),
+    FIELD(depot_exchanges),
+    FIELD(lock_acquisitions),
+    FIELD(lock_contended),
+    FIELD(backend_allocations),
+    FIELD(backend_frees),
+    FIELD(backend_discards),
+    FIELD(backend_failures),
+    FIELD(splits),
+    FIELD(coalesces),
+    FIELD(given_back_bytes),
+    FIELD(trims),
+    FIELD(foreign_frees),
+    FIELD(errors),
+    FIELD(refused_bytes),
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 
@@ -166,10 +202,13 @@ int larder_stats_print(const larder_t *larder, FILE *out)
 {
     larder_stats_t stats = {.struct_size = sizeof stats};
     int error = larder_stats_get(larder, &stats);
-    if (error != 0) return error;
-    if (fprintf(out, "larder %s, instance %s\n", larder_version(), larder_name(larder)) < 0) return -EIO;
+    if (error != 0)
+        return error;
+    if (fprintf(out, "larder %s, instance %s\n", larder_version(), larder_name(larder)) < 0)
+        return -EIO;
     for (int i = 0; i < FIELDS; i++) {
-        if (fprintf(out, "  %-22s %" PRIu64 "\n", fields[i].name, value_of(&stats, i)) < 0) return -EIO;
+        if (fprintf(out, "  %-22s %" PRIu64 "\n", fields[i].name, value_of(&stats, i)) < 0)
+            return -EIO;
     }
     return 0;
 }
@@ -177,13 +216,15 @@ int larder_stats_print(const larder_t *larder, FILE *out)
 /* A name is the caller's text: quotes, backslashes and control characters are escaped. */
 static int print_json_string(const char *text, FILE *out)
 {
-    if (fputc('"', out) == EOF) return -EIO;
+    if (fputc('"', out) == EOF)
+        return -EIO;
     for (; *text != '\0'; text++) {
         unsigned char byte = (unsigned char)*text;
         int written = byte == '"' || byte == '\\' ? fprintf(out, "\\%c", byte)
                       : byte < 0x20               ? fprintf(out, "\\u%04x", byte)
                                                   : fprintf(out, "%c", byte);
-        if (written < 0) return -EIO;
+        if (written < 0)
+            return -EIO;
     }
     return fputc('"', out) == EOF ? -EIO : 0;
 }
@@ -192,15 +233,18 @@ int larder_stats_print_json(const larder_t *larder, FILE *out)
 {
     larder_stats_t stats = {.struct_size = sizeof stats};
     int error = larder_stats_get(larder, &stats);
-    if (error != 0) return error;
+    if (error != 0)
+        return error;
     if (fprintf(out, "{\"larder\":\"%s\",\"version\":%u,\"instance\":", larder_version(),
                 stats.version) < 0) {
         return -EIO;
     }
     error = print_json_string(larder_name(larder), out);
-    if (error != 0) return error;
+    if (error != 0)
+        return error;
     for (int i = 0; i < FIELDS; i++) {
-        if (fprintf(out, ",\"%s\":%" PRIu64, fields[i].name, value_of(&stats, i)) < 0) return -EIO;
+        if (fprintf(out, ",\"%s\":%" PRIu64, fields[i].name, value_of(&stats, i)) < 0)
+            return -EIO;
     }
     return fprintf(out, "}\n") < 0 ? -EIO : 0;
 }

@@ -46,7 +46,8 @@ static struct larder *instance_of(const struct thread_cache *cache)
 static void forget_direct(const struct thread_cache *cache)
 {
     for (int i = 0; i < DIRECT_CACHES; i++) {
-        if (thread_state.direct[i] == cache) thread_state.direct[i] = &no_thread_cache;
+        if (thread_state.direct[i] == cache)
+            thread_state.direct[i] = &no_thread_cache;
     }
 }
 
@@ -55,8 +56,8 @@ static void add_ended(struct larder *instance, const struct thread_cache *cache)
     _Atomic uint64_t *sums = (_Atomic uint64_t *)&instance->ended;
     const _Atomic uint64_t *counters = (const _Atomic uint64_t *)&cache->counters;
     for (size_t i = 0; i < COUNTERS; i++) {
-        uint64_t n = atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)&counters[i],
-                                          memory_order_relaxed);
+        uint64_t n =
+            atomic_load_explicit((_Atomic uint64_t *)(uintptr_t)&counters[i], memory_order_relaxed);
         atomic_fetch_add_explicit(&sums[i], n, memory_order_relaxed);
     }
 }
@@ -64,9 +65,12 @@ static void add_ended(struct larder *instance, const struct thread_cache *cache)
 /* Out of the instance's list, its counts kept. instance->lock held. */
 static void unlink_cache(struct larder *instance, struct thread_cache *cache)
 {
-    if (cache->prev != NULL) cache->prev->next = cache->next;
-    if (cache->next != NULL) cache->next->prev = cache->prev;
-    if (instance->thread_caches == cache) instance->thread_caches = cache->next;
+    if (cache->prev != NULL)
+        cache->prev->next = cache->next;
+    if (cache->next != NULL)
+        cache->next->prev = cache->prev;
+    if (instance->thread_caches == cache)
+        instance->thread_caches = cache->next;
     instance->thread_cache_count--;
     add_ended(instance, cache);
 }
@@ -74,7 +78,8 @@ static void unlink_cache(struct larder *instance, struct thread_cache *cache)
 /* Spans of any whole number of units, without a cap to be accounted to, may go straight to the heap. */
 static size_t span_limit(const struct larder *instance)
 {
-    if (!instance->plain || instance->capped || instance->heap.step != 1) return 0;
+    if (!instance->plain || instance->capped || instance->heap.step != 1)
+        return 0;
     size_t limit = ((size_t)region_max_units() - 1) << UNIT_SHIFT;
     return limit < instance->config.max_cached_size ? limit : instance->config.max_cached_size;
 }
@@ -111,14 +116,16 @@ static void cache_init(struct thread_cache *cache, struct larder *instance)
 static struct thread_cache *cache_create(struct larder *instance)
 {
     struct thread_cache *cache = meta_pool_get(&cache_pool);
-    if (cache == NULL) return NULL;
+    if (cache == NULL)
+        return NULL;
     cache_init(cache, instance);
     cache->next_of_thread = thread_state.caches;
     thread_state.caches = cache;
     spinlock_lock(&instance->lock);
     cache->prev = NULL;
     cache->next = instance->thread_caches;
-    if (cache->next != NULL) cache->next->prev = cache;
+    if (cache->next != NULL)
+        cache->next->prev = cache;
     instance->thread_caches = cache;
     instance->thread_cache_count++;
     spinlock_unlock(&instance->lock);
@@ -142,7 +149,8 @@ static void cache_retire(struct larder *instance, struct thread_cache *cache)
     spinlock_lock(&instance->lock);
     unlink_cache(instance, cache);
     spinlock_unlock(&instance->lock);
-    if (cache->exact != NULL) exact_table_put(cache->exact);
+    if (cache->exact != NULL)
+        exact_table_put(cache->exact);
     cache->exact = NULL;
 }
 
@@ -150,7 +158,8 @@ static void teardown(void *unused)
 {
     (void)unused;
     thread_state.phase = THREAD_ENDED;
-    for (int i = 0; i < DIRECT_CACHES; i++) thread_state.direct[i] = &no_thread_cache;
+    for (int i = 0; i < DIRECT_CACHES; i++)
+        thread_state.direct[i] = &no_thread_cache;
     while (thread_state.caches != NULL) {
         struct thread_cache *cache = thread_state.caches;
         thread_state.caches = cache->next_of_thread;
@@ -172,10 +181,13 @@ static void make_key(void)
 
 static bool thread_activate(void)
 {
-    if (thread_state.phase == THREAD_ACTIVE) return true;
-    if (thread_state.phase == THREAD_ENDED) return false;
+    if (thread_state.phase == THREAD_ACTIVE)
+        return true;
+    if (thread_state.phase == THREAD_ENDED)
+        return false;
     pthread_once(&teardown_once, make_key);
-    if (!teardown_usable || pthread_setspecific(teardown_key, &thread_state) != 0) return false;
+    if (!teardown_usable || pthread_setspecific(teardown_key, &thread_state) != 0)
+        return false;
     thread_state.phase = THREAD_ACTIVE;
     return true;
 }
@@ -202,28 +214,35 @@ static void drop_dead(void)
 static struct thread_cache *cache_find(const struct larder *instance)
 {
     struct thread_cache *cache = thread_state.caches;
-    while (cache != NULL && instance_of(cache) != instance) cache = cache->next_of_thread;
+    while (cache != NULL && instance_of(cache) != instance)
+        cache = cache->next_of_thread;
     return cache;
 }
 
 /* A wish that comes while id is being restored is seen by one side or the other: both store, then load. */
 static void restore_hit_path(struct thread_cache *cache, const struct larder *instance)
 {
-    if (!cache->hit_path) return;
+    if (!cache->hit_path)
+        return;
     atomic_store(&cache->id, instance->id);
-    if (atomic_load(&cache->flush_wanted)) atomic_store(&cache->id, 0);
+    if (atomic_load(&cache->flush_wanted))
+        atomic_store(&cache->id, 0);
 }
 
 __attribute__((noinline)) struct thread_cache *thread_cache_get(struct larder *instance)
 {
-    if (thread_state.phase != THREAD_ACTIVE && !thread_activate()) return &instance->late;
-    if (atomic_load_explicit(&instance->orphaned, memory_order_relaxed)) return &instance->late;
+    if (thread_state.phase != THREAD_ACTIVE && !thread_activate())
+        return &instance->late;
+    if (atomic_load_explicit(&instance->orphaned, memory_order_relaxed))
+        return &instance->late;
     struct thread_cache *cache = thread_state.direct[instance->slot % DIRECT_CACHES];
-    if (instance_of(cache) != instance) cache = cache_find(instance);
+    if (instance_of(cache) != instance)
+        cache = cache_find(instance);
     if (cache == NULL) {
         drop_dead();
         cache = cache_create(instance);
-        if (cache == NULL) return &instance->late;
+        if (cache == NULL)
+            return &instance->late;
     }
     thread_state.direct[instance->slot % DIRECT_CACHES] = cache;
     if (atomic_load(&cache->flush_wanted)) {
@@ -239,9 +258,11 @@ bool thread_cache_take(struct thread_cache *cache, size_t bytes)
     size_t room = thread_cache_room(cache);
     if (room < bytes) {
         struct larder *instance = instance_of(cache);
-        if (!instance->capped || cache->shared) return false;
+        if (!instance->capped || cache->shared)
+            return false;
         size_t bound = instance->config.thread_cached_bytes;
-        if (cache->lease + bytes > bound || !cache_reserve(instance, bytes)) return false;
+        if (cache->lease + bytes > bound || !cache_reserve(instance, bytes))
+            return false;
         cache->lease += bytes;
         room += bytes;
     }
@@ -268,7 +289,8 @@ void thread_state_flush(struct larder *instance)
     for (struct thread_cache *cache = thread_state.caches; cache != NULL;
          cache = cache->next_of_thread) {
         struct larder *owner = instance_of(cache);
-        if (owner != NULL && (instance == NULL || owner == instance)) thread_cache_flush(owner, cache);
+        if (owner != NULL && (instance == NULL || owner == instance))
+            thread_cache_flush(owner, cache);
     }
 }
 
@@ -278,7 +300,8 @@ void thread_caches_drop(struct larder *instance)
         spinlock_lock(&instance->lock);
         struct thread_cache *cache = instance->thread_caches;
         spinlock_unlock(&instance->lock);
-        if (cache == NULL) return;
+        if (cache == NULL)
+            return;
         if (cache_detach(cache) == NULL) {
             os_yield(); /* its thread is just ending and will unlink it */
             continue;
@@ -302,11 +325,13 @@ void thread_caches_fork_child(struct larder *instance)
     /* What other threads had in their magazines is lost to the child: the magazines may be torn. The records stay
      * linked for their counters; only the own cache goes on. */
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
-        if (cache_find(instance) == cache) continue;
+        if (cache_find(instance) == cache)
+            continue;
         for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++) {
             cache->bins[c].loaded = cache->bins[c].previous = &empty_magazine;
         }
-        if (cache->exact != NULL) *cache->exact = (struct exact_table){0};
+        if (cache->exact != NULL)
+            *cache->exact = (struct exact_table){0};
     }
 }
 

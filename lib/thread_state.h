@@ -24,7 +24,7 @@ struct thread_state {
     struct larder *current;
     uint32_t scope_depth;
     struct larder *scopes[SCOPE_CHECKED]; /* what each open scope, up to so many, will restore */
-    struct thread_cache *caches; /* all of the thread's, linked through next_of_thread */
+    struct thread_cache *caches;          /* all of the thread's, linked through next_of_thread */
     enum thread_phase phase;
 };
 
@@ -46,7 +46,8 @@ struct thread_cache *thread_cache_get(struct larder *instance);
 static inline struct thread_cache *thread_cache_of(struct larder *instance)
 {
     struct thread_cache *cache = thread_state.direct[instance->slot % DIRECT_CACHES];
-    if (__builtin_expect(atomic_load_explicit(&cache->id, memory_order_relaxed) == instance->id, 1)) {
+    if (__builtin_expect(atomic_load_explicit(&cache->id, memory_order_relaxed) == instance->id,
+                         1)) {
         return cache;
     }
     return thread_cache_get(instance);

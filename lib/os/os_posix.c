@@ -46,13 +46,18 @@ void *os_reserve(size_t size, size_t alignment)
 {
     size_t page = os_page_size();
     size_t extra = alignment > page ? alignment - page : 0;
-    if (size > SIZE_MAX - extra) return NULL;
-    char *start = mmap(NULL, size + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (start == MAP_FAILED) return NULL;
+    if (size > SIZE_MAX - extra)
+        return NULL;
+    char *start =
+        mmap(NULL, size + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED)
+        return NULL;
     char *aligned = (char *)(((uintptr_t)start + alignment - 1) & ~(uintptr_t)(alignment - 1));
-    if (aligned != start) munmap(start, (size_t)(aligned - start));
+    if (aligned != start)
+        munmap(start, (size_t)(aligned - start));
     size_t tail = (size_t)(start + size + extra - (aligned + size));
-    if (tail != 0) munmap(aligned + size, tail);
+    if (tail != 0)
+        munmap(aligned + size, tail);
 #ifdef MADV_NOHUGEPAGE
     (void)madvise(aligned, size, MADV_NOHUGEPAGE); /* fails where there are no huge pages: fine */
 #endif
@@ -76,8 +81,8 @@ void os_unmap(void *ptr, size_t size)
 
 void *os_map(size_t size)
 {
-    void *ptr =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return ptr == MAP_FAILED ? NULL : ptr;
 }
 

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The tiers behind `fit`, for fit.c: fit_spans.c has spans with commit, cap and decay around the heap; fit_magazines.c has magazines,
+ * runs and the exchange with the depot. The theory is in fit.c. No lock may be held when these are called.
+ */
+#ifndef LARDER_FIT_TIERS_H
+#define LARDER_FIT_TIERS_H
+
+#include "cache.h"
+
+static inline size_t span_bytes(uint32_t units)
+{
+    return (size_t)units << UNIT_SHIFT;
+}
+
+/* True if blocks of the class are spans of their own. */
+static inline bool fit_is_direct(const struct larder *instance, unsigned c)
+{
+    return instance->depots[c].run_blocks == 0;
+}
+
+/* A span from the heap, growing it if need be, usable; region is NULL where there is no memory. */
+struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cache, uint32_t units,
+                                size_t alignment, uint32_t word);
+
+/* Gives a span back, within the cap; false if its first word is not `expected` any more. */
+bool fit_put_span(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t units,
+                  uint32_t expected);
+
+/* Commits what is not; false, and the span is back in the heap, if that cannot be. */
+bool fit_make_usable(struct span_heap *heap, struct taken_span taken, uint32_t units);
+
+/* A new run of the class with all blocks free, listed nowhere. NULL where there is no memory. */
+struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c);
+
+/* Rounds to where they came from: runs or heap. */
+void fit_give_rounds(struct larder *instance, struct thread_cache *cache, unsigned c,
+                     const struct round *rounds, uint32_t count);
+
+/* A CACHED block of the class: from magazines, depot or runs. */
+bool fit_take_round(struct larder *instance, struct thread_cache *cache, unsigned c,
+                    struct round *round);
+
+/* A CACHED block into the magazines; false if they have no room. */
+bool fit_put_round(struct larder *instance, struct thread_cache *cache, unsigned c,
+                   struct round round);
+
+#endif

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+#include "span_pages.h"
+
+/* The bits of word page / 64 for pages up to end, and how many they are. */
+static uint64_t page_mask(uint32_t page, uint32_t end, uint32_t *count)
+{
+    uint32_t bit = page % 64;
+    *count = end - page < 64 - bit ? end - page : 64 - bit;
+    return (*count == 64 ? ~UINT64_C(0) : (UINT64_C(1) << *count) - 1) << bit;
+}
+
+uint32_t pages_mark_dirty(struct region *region, uint32_t shift, uint32_t start, uint32_t length)
+{
+    uint32_t page = start >> shift;
+    uint32_t end = ((start + length - 1) >> shift) + 1;
+    uint32_t clean = 0, count;
+    for (; page < end; page += count) {
+        uint64_t mask = page_mask(page, end, &count);
+        uint64_t *word = &region->dirty[page / 64];
+        clean += (uint32_t)__builtin_popcountll(~*word & mask);
+        *word |= mask;
+    }
+    return clean;
+}
+
+void pages_mark_clean(struct region *region, uint32_t page, uint32_t pages)
+{
+    uint32_t count;
+    for (uint32_t end = page + pages; page < end; page += count) {
+        region->dirty[page / 64] &= ~page_mask(page, end, &count);
+    }
+}
+
+uint32_t pages_count_clean(const struct region *region, uint32_t shift, uint32_t start,
+                           uint32_t length)
+{
+    uint32_t page = pages_first(shift, start), end = pages_end(shift, start + length);
+    uint32_t clean = 0, count;
+    for (; page < end; page += count) {
+        uint64_t mask = page_mask(page, end, &count);
+        clean += (uint32_t)__builtin_popcountll(~region->dirty[page / 64] & mask);
+    }
+    return clean;
+}
+
+bool pages_is_due(const struct region *region, uint32_t page, uint32_t now_ms, uint32_t idle_ms)
+{
+    if ((region->dirty[page / 64] >> (page % 64) & 1) == 0)
+        return false;
+    uint32_t chunk = (uint32_t)(((size_t)page * os_page_size()) >> CHUNK_SHIFT);
+    return os_is_idle(region->idle_since[chunk], now_ms, idle_ms);
+}
