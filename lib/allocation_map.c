@@ -330,8 +330,8 @@ void allocation_map_count(struct allocation_map_counts *counts)
         spinlock_lock(&shards[i].lock);
         counts->entries += shards[i].entries;
         counts->table_bytes += shards[i].table_bytes;
-        counts->acquisitions += shards[i].lock.acquisitions;
-        counts->contended += shards[i].lock.contended;
+        counts->acquisitions += spinlock_acquisitions(&shards[i].lock);
+        counts->contended += spinlock_contended(&shards[i].lock);
         spinlock_unlock(&shards[i].lock);
     }
     counts->table_bytes += map.count * sizeof(struct shard);

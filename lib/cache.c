@@ -226,6 +226,16 @@ struct larder *cache_next_instance(struct larder *previous)
     return next;
 }
 
+void cache_disown_heaps(const void *self)
+{
+    spinlock_lock(&registry.lock);
+    for (struct larder *l = registry.first; l != NULL; l = l->next) {
+        heap_lock_disown(&l->heap.lock, self);
+        heap_lock_disown(&l->small_heap.lock, self);
+    }
+    spinlock_unlock(&registry.lock);
+}
+
 static void registry_add(struct larder *instance)
 {
     spinlock_lock(&registry.lock);

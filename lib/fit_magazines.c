@@ -21,6 +21,8 @@ struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, 
         fit_put_span(cache, region, taken.start, depot->run_units, WORD(WORD_LARGE_CACHED));
         return NULL;
     }
+    /* under the heap's lock, for larder_walk(), which may meet the span now */
+    span_heap_lock_settled(region->heap);
     run->start = taken.start;
     run->length = depot->run_units;
     run->block_size = depot->block_size;
@@ -37,6 +39,7 @@ struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, 
     for (uint32_t unit = run->start; unit < run->start + run->length; unit++) {
         word_store(&region->words[unit], WORD(WORD_RUN) | index);
     }
+    heap_lock_leave(&region->heap->lock);
     return run;
 }
 
@@ -44,12 +47,15 @@ static void run_destroy(struct thread_cache *cache, struct run *run)
 {
     struct region *region = run->region;
     uint32_t start = run->start, length = run->length;
-    uint32_t first = word_load(&region->words[start]);
+    uint32_t nobodys = WORD(WORD_LARGE_CACHED) | length;
+    span_heap_lock_settled(region->heap); /* as in fit_run_create() */
+    word_store(&region->words[start], nobodys);
     for (uint32_t unit = start + 1; unit < start + length; unit++) {
         word_store(&region->words[unit], 0);
     }
+    heap_lock_leave(&region->heap->lock);
     region_run_put(region, run);
-    fit_put_span(cache, region, start, length, first);
+    fit_put_span(cache, region, start, length, nobodys);
 }
 
 void fit_give_rounds(struct larder *instance, struct thread_cache *cache, unsigned c,

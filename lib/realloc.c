@@ -8,6 +8,9 @@
 #include "error.h"
 #include "thread_state.h"
 
+/* What a large block has beyond its size must not reach the kind bits of its unit word. */
+#define LARGEST_SLACK ((size_t)1 << WORD_KIND_SHIFT)
+
 static void *realloc_unowned(struct larder *larder, void *ptr, size_t size)
 {
     if (larder == NULL || larder->backend.allocate == larder_backend_system()->allocate) {
@@ -32,7 +35,8 @@ static void *realloc_moving(struct larder *owner, void *ptr, size_t old_size, si
 static bool realloc_in_place(const struct lookup *found, bool is_record, size_t size)
 {
     struct larder *owner = found->owner;
-    if (!owner->plain || is_record || size > found->usable || size < found->usable / 2)
+    if (!owner->plain || is_record || size > found->usable || size < found->usable / 2 ||
+        found->usable - size >= LARGEST_SLACK)
         return false;
     struct thread_cache *cache = thread_cache_of(owner);
     count_add(cache, &cache->counters.freed_bytes, found->size);

@@ -174,11 +174,16 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
             detach(heap, below);
             node_put(below);
         }
-        /* an aligned start may lie above the old top, the span itself always ends above it: nothing shorter fits below */
-        region->top = start + length;
+        uint32_t end = start + length;
+        if (end > top)
+            region->top = end;
         heap->total_units += region->top - top;
         uint32_t fresh = pages_mark_dirty(region, heap->page_shift, start, length);
         heap->clean_pages -= old_clean;
+        if (end < top) { /* it fits below after all, where the search did not look */
+            span_heap_insert_new(heap, region, end, top);
+            heap->clean_pages += pages_count_clean(region, heap->page_shift, end, top - end);
+        }
         if (start != first) {
             span_heap_insert_new(heap, region, first, start);
             heap->clean_pages += pages_count_clean(region, heap->page_shift, first, start - first);
@@ -394,7 +399,7 @@ uint64_t span_heap_free_bytes(struct span_heap *heap)
 {
     span_heap_enter(heap);
     if (!heap->lock.by_bias)
-        heap->lock.spin.acquisitions--;
+        spinlock_uncount(&heap->lock.spin);
     uint64_t bytes = span_heap_free_bytes_locked(heap);
     heap_lock_leave(&heap->lock);
     return bytes;
@@ -431,7 +436,7 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
 {
     span_heap_enter_settled(heap);
     if (!heap->lock.by_bias)
-        heap->lock.spin.acquisitions--; /* looking does not count */
+        spinlock_uncount(&heap->lock.spin); /* looking does not count */
     if (span_heap_free_bytes_locked(heap) > heap->peak_free_bytes)
         heap->peak_free_bytes = span_heap_free_bytes_locked(heap);
     uint64_t largest = (uint64_t)largest_free(heap) << UNIT_SHIFT;
@@ -450,8 +455,8 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
     figures->splits += heap->splits;
     figures->coalesces += heap->coalesces;
     figures->given_back_bytes += heap->given_back_bytes;
-    figures->lock_acquisitions += heap->lock.spin.acquisitions;
-    figures->lock_contended += heap->lock.spin.contended;
+    figures->lock_acquisitions += spinlock_acquisitions(&heap->lock.spin);
+    figures->lock_contended += spinlock_contended(&heap->lock.spin);
     figures->lock_revocations += heap->lock.revocations;
     heap_lock_leave(&heap->lock);
 }

@@ -42,6 +42,7 @@ void span_loop_forget(struct span_loops *loops)
     loops->current = NULL;
     loops->region = NULL;
     loops->state = 0;
+    loops->out = 0;
     loops->first = loops->count = loops->loops_count = 0;
 }
 
@@ -103,6 +104,7 @@ static void restart(struct span_loops *loops)
     loops->first += loops->count;
     loops->count = 0;
     loops->state = 0;
+    loops->out = 0;
     if (loops->loops_count ==
         LOOP_MAX) { /* no place for another: the oldest knowledge goes, all of it */
         loops->first = 0;
@@ -151,6 +153,7 @@ static void close_loop(struct span_loops *loops)
     if (known) {
         loops->count = 0; /* record over it */
         loops->state = 0;
+        loops->out = 0;
     } else {
         loops->loops[loops->loops_count++] = (struct loop){loops->first, count, false};
         restart(loops);
@@ -176,8 +179,13 @@ void span_loop_note(struct span_loops *loops, struct region *region, uint32_t st
     loops->ops[loops->first + loops->count++] = (struct loop_op){start, what};
     uint64_t hash = hash_span(start, what & ~LOOP_PUT);
     loops->state += (what & LOOP_PUT) != 0 ? 0 - hash : hash;
-    if (loops->state == 0)
+    loops->out += (what & LOOP_PUT) != 0 ? -(int64_t)(what & ~LOOP_PUT) : (int64_t)what;
+    if (loops->out < 0) {
+        /* the common state cannot come again as it was; one with less in use is a better beginning */
+        span_loop_forget(loops);
+    } else if (loops->state == 0) {
         close_loop(loops);
+    }
 }
 
 __attribute__((noinline)) bool span_loop_switch(struct span_loops *loops, uint32_t start,
@@ -215,10 +223,13 @@ uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops
     }
     loops->count = done;
     loops->state = 0;
+    loops->out = 0;
     for (uint32_t i = 0; i < done; i++) {
         const struct loop_op *op = &loops->ops[loops->first + i];
         uint64_t hash = hash_span(op->start, op->what & ~LOOP_PUT);
         loops->state += (op->what & LOOP_PUT) != 0 ? 0 - hash : hash;
+        loops->out +=
+            (op->what & LOOP_PUT) != 0 ? -(int64_t)(op->what & ~LOOP_PUT) : (int64_t)op->what;
     }
     loops->mode = LOOP_RECORDING;
     *ops = &loops->ops[loops->first];

@@ -43,6 +43,7 @@ struct span_loops {
     /* the record since the common state: all loops begin and end in it */
     struct region *region; /* the one region that all of it is about */
     uint64_t state; /* sum over what has been taken, less what has been put, since then; 0: back */
+    int64_t out;    /* units taken less units put since then; below 0: something older was freed */
     uint32_t first, count; /* of the recording, in the arena */
     uint32_t loops_count;
     struct loop loops[LOOP_MAX];

@@ -12,7 +12,7 @@ __attribute__((noinline)) void spinlock_lock_slow(spinlock_t *lock)
         os_pause();
         if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
             spinlock_try_lock(lock)) {
-            lock->contended++;
+            spinlock_count(&lock->contended, 1);
             return;
         }
     }
@@ -21,5 +21,5 @@ __attribute__((noinline)) void spinlock_lock_slow(spinlock_t *lock)
         os_wait(&lock->word, 1, PARK_US);
     }
     atomic_fetch_sub_explicit(&lock->waiters, 1, memory_order_relaxed);
-    lock->contended++;
+    spinlock_count(&lock->contended, 1);
 }

@@ -21,12 +21,35 @@
 typedef struct spinlock {
     _Atomic uint32_t word;    /* 0 free, 1 held */
     _Atomic uint32_t waiters; /* threads that sleep or are about to */
-    uint64_t acquisitions;    /* guarded by the lock itself */
-    uint64_t contended;       /* of these, those that had to wait */
+    /* Written by the holder alone, without a locked instruction; read by anyone. */
+    _Atomic uint64_t acquisitions;
+    _Atomic uint64_t contended; /* of these, those that had to wait */
 } spinlock_t;
 
 /* The slow half of spinlock_lock(): spins, then parks, until the lock is taken. */
 void spinlock_lock_slow(spinlock_t *lock);
+
+static inline void spinlock_count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+/* Takes back the count of an acquisition that should not show; by the holder. */
+static inline void spinlock_uncount(spinlock_t *lock)
+{
+    spinlock_count(&lock->acquisitions, UINT64_MAX);
+}
+
+static inline uint64_t spinlock_acquisitions(spinlock_t *lock)
+{
+    return atomic_load_explicit(&lock->acquisitions, memory_order_relaxed);
+}
+
+static inline uint64_t spinlock_contended(spinlock_t *lock)
+{
+    return atomic_load_explicit(&lock->contended, memory_order_relaxed);
+}
 
 static inline bool spinlock_try_lock(spinlock_t *lock)
 {
@@ -38,7 +61,7 @@ static inline void spinlock_lock(spinlock_t *lock)
 {
     if (__builtin_expect(!spinlock_try_lock(lock), 0))
         spinlock_lock_slow(lock);
-    lock->acquisitions++;
+    spinlock_count(&lock->acquisitions, 1);
 }
 
 static inline void spinlock_unlock(spinlock_t *lock)

@@ -48,13 +48,13 @@ static void collect_depots(struct larder *instance, larder_stats_t *stats)
         struct depot *depot = &instance->depots[c];
         spinlock_lock(&depot->lock);
         stats->depot_exchanges += depot->exchanges;
-        stats->lock_acquisitions += depot->lock.acquisitions - 1;
-        stats->lock_contended += depot->lock.contended;
+        stats->lock_acquisitions += spinlock_acquisitions(&depot->lock) - 1;
+        stats->lock_contended += spinlock_contended(&depot->lock);
         for (const struct magazine *full = atomic_load_explicit(&depot->full, memory_order_relaxed);
              full != NULL; full = full->next) {
             stats->cached_blocks += full->count;
         }
-        depot->lock.acquisitions--; /* looking does not count */
+        spinlock_uncount(&depot->lock); /* looking does not count */
         spinlock_unlock(&depot->lock);
     }
 }

@@ -166,11 +166,10 @@ static void teardown(void *unused)
         struct larder *instance = cache_detach(cache);
         if (instance != NULL) {
             cache_retire(instance, cache);
-            heap_lock_disown(&instance->heap.lock, &thread_state);
-            heap_lock_disown(&instance->small_heap.lock, &thread_state);
         }
         meta_pool_put(&cache_pool, cache);
     }
+    cache_disown_heaps(&thread_state); /* also of instances that it has only looked at */
 }
 
 static void make_key(void)
