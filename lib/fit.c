@@ -2,17 +2,14 @@
 /*
  * Theory
  *
- * Three kinds of blocks, by size:
- *   - below DIRECT_MIN: of a class, cut from runs (spans of equal blocks); states in the run;
- *   - up to SIZE_CLASS_LIMIT: of a class, each a span of its own; state in the span's first unit word;
+ * Two kinds of blocks, by size:
+ *   - up to SIZE_CLASS_LIMIT: of a class, cut from runs (spans of equal blocks); states in the run;
  *   - above: a span of as many units as needed; taken from and given to the heap at once.
- * The first two go through the thread's magazines and the depot, and live in a heap of their own (small_heap): a block that
- * waits in a magazine would otherwise stand in the middle of a hole that a large block needs. (Measured 2026-11 on
- * MNASNet: peak RSS over peak live 1.27 with one heap.) A thread fetches one block at a time when it misses the
- * depot, except from runs: what lies in a magazine cannot coalesce, so none is filled ahead with
- * spans.
+ * The first go through the thread's magazines and the depot, and their runs lie in a heap of their own (small_heap): a
+ * block that waits in a magazine would otherwise stand in the middle of a hole that a large block needs. (Measured 2026-11
+ * on MNASNet: peak RSS over peak live 1.27 with one heap, 1.07 with two.)
  *
- * What is cached outside the heap stays small: a thread holds at most its lease (64 KiB), the depots together
+ * What is cached outside the heap stays small: a thread holds at most its lease (48 KiB), the depots together
  * DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs and heap.
  *
  * The cap (only if the instance has one): leases, full magazines and the heap's free pages are each reserved
@@ -48,12 +45,12 @@ static uint32_t round_units(const struct larder *instance, size_t bytes)
     return (units + step - 1) & ~(step - 1);
 }
 
-/* Blocks a run: enough to make runs of about 8 KiB, at least 4, at most RUN_MAX_BLOCKS. */
+/* Blocks a run: enough to make runs of about 8 KiB, at least 2, at most RUN_MAX_BLOCKS. */
 static uint32_t blocks_per_run(size_t block_size)
 {
     size_t blocks = 8192 / block_size;
     if (blocks < 4)
-        blocks = 4;
+        blocks = block_size <= 4096 ? 4 : 2;
     if (blocks > 8)
         blocks &= ~(size_t)7;
     return (uint32_t)(blocks < RUN_MAX_BLOCKS ? blocks : RUN_MAX_BLOCKS);
@@ -70,14 +67,10 @@ void fit_init(struct larder *instance)
         size_t size = size_class_size(c, instance->class_shift);
         if (size < SIZE_CLASS_MIN)
             size = SIZE_CLASS_MIN;
-        if (size < DIRECT_MIN) {
-            depot->run_blocks = blocks_per_run(size);
-            depot->run_units = round_units(instance, size * depot->run_blocks);
-            if (depot->run_units < 8)
-                depot->run_units = 8;
-        } else {
-            size = (size_t)round_units(instance, size) << UNIT_SHIFT;
-        }
+        depot->run_blocks = blocks_per_run(size);
+        depot->run_units = round_units(instance, size * depot->run_blocks);
+        if (depot->run_units < 8)
+            depot->run_units = 8;
         depot->block_size = (uint32_t)size;
     }
 }
@@ -100,26 +93,16 @@ static void *alloc_class(struct larder *instance, struct thread_cache *cache, un
         mark_live(instance, round.word, c, size);
         return round.ptr;
     }
+    /* No magazine for this thread: a single block straight from a run. */
     struct depot *depot = &instance->depots[c];
-    if (!fit_is_direct(instance, c)) {
-        /* No magazine for this thread: a single block straight from a run. */
-        if (depot_take_blocks(depot, &round, 1) == 0) {
-            struct run *run = fit_run_create(instance, cache, c);
-            if (run == NULL)
-                return NULL;
-            depot_add_run(depot, run, &round, 1);
-        }
-        mark_live(instance, round.word, c, size);
-        return round.ptr;
+    if (depot_take_blocks(depot, &round, 1) == 0) {
+        struct run *run = fit_run_create(instance, cache, c);
+        if (run == NULL)
+            return NULL;
+        depot_add_run(depot, run, &round, 1);
     }
-    uint32_t word = WORD(WORD_LIVE) | c << WORD_CLASS_SHIFT | (uint32_t)(depot->block_size - size);
-    struct taken_span taken =
-        fit_take_span(&instance->small_heap, cache, depot->block_size >> UNIT_SHIFT, 0, word);
-    if (taken.region == NULL)
-        return NULL;
-    if (taken.fresh_pages != 0)
-        count_add(cache, &cache->counters.miss_cold, 1);
-    return region_address(taken.region, taken.start);
+    mark_live(instance, round.word, c, size);
+    return round.ptr;
 }
 
 static void set_slack(struct taken_span taken, uint32_t units, size_t size)

@@ -61,20 +61,11 @@ static void run_destroy(struct thread_cache *cache, struct run *run)
 void fit_give_rounds(struct larder *instance, struct thread_cache *cache, unsigned c,
                      const struct round *rounds, uint32_t count)
 {
-    if (!fit_is_direct(instance, c)) {
-        struct run *empty = depot_give_blocks(&instance->depots[c], rounds, count);
-        while (empty != NULL) {
-            struct run *run = empty;
-            empty = run->next;
-            run_destroy(cache, run);
-        }
-        return;
-    }
-    uint32_t units = instance->depots[c].block_size >> UNIT_SHIFT;
-    for (uint32_t i = 0; i < count; i++) {
-        struct region *region = allocation_map_region((uintptr_t)rounds[i].ptr);
-        uint32_t start = (uint32_t)(rounds[i].word - region->words);
-        fit_put_span(cache, region, start, units, word_load(rounds[i].word));
+    struct run *empty = depot_give_blocks(&instance->depots[c], rounds, count);
+    while (empty != NULL) {
+        struct run *run = empty;
+        empty = run->next;
+        run_destroy(cache, run);
     }
 }
 
@@ -223,8 +214,7 @@ bool fit_take_round(struct larder *instance, struct thread_cache *cache, unsigne
             struct magazine *loaded = bin->loaded;
             bin->loaded = bin->previous;
             bin->previous = loaded;
-        } else if (!load_from_depot(instance, cache, c) &&
-                   (fit_is_direct(instance, c) || !load_from_runs(instance, cache, c))) {
+        } else if (!load_from_depot(instance, cache, c) && !load_from_runs(instance, cache, c)) {
             return false;
         }
     }

@@ -13,12 +13,6 @@ static inline size_t span_bytes(uint32_t units)
     return (size_t)units << UNIT_SHIFT;
 }
 
-/* True if blocks of the class are spans of their own. */
-static inline bool fit_is_direct(const struct larder *instance, unsigned c)
-{
-    return instance->depots[c].run_blocks == 0;
-}
-
 /* A span from the heap, growing it if need be, usable; region is NULL where there is no memory. */
 struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cache, uint32_t units,
                                 size_t alignment, uint32_t word);

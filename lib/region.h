@@ -12,13 +12,13 @@
  *   FREE          first unit of a free span      node index
  *   FREE_TAIL     last unit of a free span       node index (a span of one unit has only FREE)
  *   RUN           every unit of a run            run index
- *   LIVE, CACHED  first unit of a class block    generation:5 class:8 slack:16
  *   LARGE_LIVE,   first unit of a large block,   generation:5 length:24
  *   LARGE_CACHED  or of a span that is nobody's  length:24
  *                 for the moment (being purged)
  *
- * "Slack" is what a block has beyond the size asked for. Blocks smaller than DIRECT_MIN lie in runs, which hold
- * one word a block, of the kinds LIVE and CACHED. The generation counts reuse, so that with checks=strict
+ * "Slack" is what a block has beyond the size asked for. Class blocks lie in runs, which hold
+ * one word a block in a record of their own, of the kinds LIVE and CACHED: generation:5 class:8 slack:16. (Not in the
+ * unit words: those of neighbouring blocks, which two threads may have, would share a cache line.) The generation counts reuse, so that with checks=strict
  * a compare-and-swap tells a block from its successor at the same address.
  *
  * Words are atomics: a block's owner changes LIVE and CACHED without a lock (plain load and store), all other kinds
@@ -36,8 +36,7 @@
 enum {
     UNIT_SHIFT = 9,
     UNIT = 1 << UNIT_SHIFT,
-    DIRECT_MIN = 8 * UNIT, /* class blocks from here on are spans of their own */
-    CHUNK_SHIFT = 16,      /* idle time is known for chunks of 64 KiB */
+    CHUNK_SHIFT = 16, /* idle time is known for chunks of 64 KiB */
     RUN_MAX_BLOCKS = 64
 };
 
@@ -105,8 +104,8 @@ struct run {
     uint16_t blocks;
     uint16_t free_blocks;
     bool listed;
-    uint64_t free_bits;            /* blocks that are neither out nor in a magazine */
-    word_t states[RUN_MAX_BLOCKS]; /* as unit words of class blocks */
+    uint64_t free_bits;                         /* blocks that are neither out nor in a magazine */
+    _Alignas(64) word_t states[RUN_MAX_BLOCKS]; /* as unit words of class blocks */
 };
 
 struct larder;
