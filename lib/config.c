@@ -16,7 +16,7 @@
 
 extern char **environ;
 
-enum { DEFAULT_THREAD_CACHED_BYTES = 48 * 1024, DEFAULT_DECAY_MS = 1000, MAX_EDGE = 4096 };
+enum { DEFAULT_THREAD_CACHED_BYTES = 56 * 1024, DEFAULT_DECAY_MS = 1000, MAX_EDGE = 4096 };
 
 void larder_config_init(larder_config_t *config)
 {

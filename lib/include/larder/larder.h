@@ -185,7 +185,7 @@ typedef struct larder_config {
      * instant; default SIZE_MAX: none. */
     size_t max_cached_bytes;
 
-    /* LARDER_THREAD_CACHED_BYTES: what one thread's magazines may hold; default 48 KiB. */
+    /* LARDER_THREAD_CACHED_BYTES: what one thread's magazines may hold; default 56 KiB. */
     size_t thread_cached_bytes;
 
     /* LARDER_DECAY_MS: memory idle for longer goes back to the kernel; default 1000; UINT32_MAX: never. */
