@@ -120,8 +120,8 @@ static bool run_is_sound(struct walk *walk, uint32_t word, uint32_t *length)
          "run %u: %u blocks of %u", index, run->blocks, run->block_size);
     for (uint32_t i = 0; i < run->length; i++)
         must(word_load(&region->words[run->start + i]) == word, "run %u, unit %u", index, i);
-    must(run->free_blocks == (unsigned)__builtin_popcountll(run->free_bits), "run %u: %u free, %llx",
-         index, run->free_blocks, (unsigned long long)run->free_bits);
+    must(run->free_blocks == (unsigned)__builtin_popcountll(run->free_bits),
+         "run %u: %u free, %llx", index, run->free_blocks, (unsigned long long)run->free_bits);
     must(run->listed == (run->free_blocks != 0), "run %u with %u free", index, run->free_blocks);
     must(run->free_blocks < run->blocks, "run %u is empty and still there", index);
     for (uint32_t i = 0; i < run->blocks; i++) {
@@ -129,7 +129,8 @@ static bool run_is_sound(struct walk *walk, uint32_t word, uint32_t *length)
         bool live = word_kind(state) == WORD_LIVE;
 
         must(live || word_kind(state) == WORD_CACHED, "run %u, block %u: %08x", index, i, state);
-        must(!live || (run->free_bits >> i & 1) == 0, "run %u, block %u is live and free", index, i);
+        must(!live || (run->free_bits >> i & 1) == 0, "run %u, block %u is live and free", index,
+             i);
         walk->census->live_blocks += live;
         walk->census->cached_blocks += !live && (run->free_bits >> i & 1) == 0;
     }
@@ -168,11 +169,16 @@ static bool span_is_sound(struct walk *walk, uint32_t *length)
     bool sound = false;
 
     switch (word_kind(word)) {
-    case WORD_FREE: return free_span_is_sound(walk, word, length);
-    case WORD_RUN: sound = run_is_sound(walk, word, length); break;
+    case WORD_FREE:
+        return free_span_is_sound(walk, word, length);
+    case WORD_RUN:
+        sound = run_is_sound(walk, word, length);
+        break;
     case WORD_LIVE:
     case WORD_CACHED:
-    case WORD_LARGE_LIVE: sound = block_is_sound(walk, word, length); break;
+    case WORD_LARGE_LIVE:
+        sound = block_is_sound(walk, word, length);
+        break;
     case WORD_NONE:
     case WORD_FREE_TAIL:
     case WORD_LARGE_CACHED:
@@ -220,7 +226,8 @@ static bool region_is_sound(const struct span_heap *heap, const struct region *r
         walk.after_free = census->free_spans != seen;
         walk.unit += length;
     }
-    must(walk.unit == region->top, "the last span ends at %u, the top is %u", walk.unit, region->top);
+    must(walk.unit == region->top, "the last span ends at %u, the top is %u", walk.unit,
+         region->top);
     for (uint32_t unit = region->top; unit < region->top + 8; unit++)
         must(word_load(&region->words[unit]) == 0, "unit %u above the top, %u", unit, region->top);
     uint32_t page = (region->top + units_in_page() - 1) / units_in_page();

@@ -127,7 +127,8 @@ START_TEST(random_insertions_and_removals_leave_what_a_plain_array_says)
         } else {
             generations[i] = 1 + step % (KEY_STEP - 1);
             ck_assert_int_eq(
-                allocation_map_insert_block(value_of(key_of(0, i), generations[i]), key_of(0, i)), 0);
+                allocation_map_insert_block(value_of(key_of(0, i), generations[i]), key_of(0, i)),
+                0);
         }
         if (step % 1000 == 0)
             assert_map_is(generations);
@@ -242,8 +243,8 @@ START_TEST(a_key_that_stays_is_always_found_and_one_that_never_was_never)
     }
     atomic_store(&writers_at_work, WRITERS);
     run_threads(WRITERS + READERS, read_or_write, NULL);
-    ck_assert_uint_eq(counts().entries, STAYING + GROWING / WRITERS / CHURN_ROUNDS *
-                                                      CHURN_ROUNDS * WRITERS);
+    ck_assert_uint_eq(counts().entries,
+                      STAYING + GROWING / WRITERS / CHURN_ROUNDS * CHURN_ROUNDS * WRITERS);
 }
 END_TEST
 

@@ -13,8 +13,8 @@
 #include "cache.h"
 #include "heap_invariants.h"
 
-static void (*before_commit)(void); /* called once, before the next mprotect() */
-static _Atomic unsigned refused_commits;      /* how many of the next ones fail */
+static void (*before_commit)(void);      /* called once, before the next mprotect() */
+static _Atomic unsigned refused_commits; /* how many of the next ones fail */
 
 /* Takes the place of the C library's. */
 int mprotect(void *ptr, size_t size, int protection)
@@ -61,9 +61,9 @@ static void take_meanwhile(void)
 static const struct {
     size_t alignment, size, other_alignment, other_size;
 } pairs[] = {
-    {64, 40000, 64, 40000},     {64, 40000, 1024, 600},     {64, 33 * KIB + 512, 1024, 1024},
-    {4096, 40000, 1024, 2000},  {65536, 40000, 1024, 2000}, {65536, 100000, 64, 5000},
-    {64, 100, 64, 5000},        {64, 5000, 64, 5000},       {1024, 1500, 1024, 1500},
+    {64, 40000, 64, 40000},    {64, 40000, 1024, 600},     {64, 33 * KIB + 512, 1024, 1024},
+    {4096, 40000, 1024, 2000}, {65536, 40000, 1024, 2000}, {65536, 100000, 64, 5000},
+    {64, 100, 64, 5000},       {64, 5000, 64, 5000},       {1024, 1500, 1024, 1500},
 };
 
 START_TEST(a_block_taken_while_another_commit_is_under_way_is_usable)
@@ -80,8 +80,7 @@ START_TEST(a_block_taken_while_another_commit_is_under_way_is_usable)
     for (; count < 600; count++) {
         taken_meanwhile = NULL;
         before_commit = take_meanwhile;
-        blocks[count] =
-            larder_alloc_aligned(tested, pairs[_i / 2].alignment, pairs[_i / 2].size);
+        blocks[count] = larder_alloc_aligned(tested, pairs[_i / 2].alignment, pairs[_i / 2].size);
         before_commit = NULL;
         ck_assert_ptr_nonnull(blocks[count]);
         ck_assert(is_usable(blocks[count], pairs[_i / 2].size));

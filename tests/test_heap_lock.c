@@ -107,7 +107,8 @@ static _Atomic bool visitor_was_inside;
 static void visit(void *context, unsigned index)
 {
     (void)context;
-    if (index == 0) { /* the owner stays inside until it sees the bias taken away, and a while longer */
+    if (index ==
+        0) { /* the owner stays inside until it sees the bias taken away, and a while longer */
         while (owner() != NULL)
             sched_yield();
         for (unsigned i = 0; i < 1000; i++)

@@ -332,9 +332,15 @@ START_TEST(live_blocks_keep_their_contents_when_what_lies_between_is_discarded)
         for (unsigned i = round % 2; i < BLOCKS; i += 2)
             larder_free(larder, blocks[i]);
         switch (round % 3) {
-        case 0: larder_tick(larder); break;
-        case 1: larder_trim(larder, 500 * KIB); break;
-        default: larder_free_cached(larder); break;
+        case 0:
+            larder_tick(larder);
+            break;
+        case 1:
+            larder_trim(larder, 500 * KIB);
+            break;
+        default:
+            larder_free_cached(larder);
+            break;
         }
         for (unsigned i = 1 - round % 2; i < BLOCKS; i += 2)
             ck_assert(all_bytes_are(blocks[i], sizes[i], (int)(1 + (round + i) % 255)));
@@ -446,7 +452,8 @@ int main(void)
     tcase_add_test(held, a_thousand_sizes_one_at_a_time_hold_one_and_a_half_of_the_largest);
     tcase_add_test(held, one_mebibyte_live_from_producer_to_consumer_holds_at_most_four);
     tcase_add_test(held, a_hundred_idle_threads_hold_at_most_64_kib_each);
-    tcase_add_test(held, threads_that_inferred_together_hold_their_bound_and_a_mebibyte_after_the_decay);
+    tcase_add_test(held,
+                   threads_that_inferred_together_hold_their_bound_and_a_mebibyte_after_the_decay);
     tcase_add_test(held,
                    after_the_last_inference_the_decay_and_a_tick_hold_what_is_live_and_little_more);
     tcase_add_test(choice, live_blocks_keep_their_contents_when_what_lies_between_is_discarded);

@@ -146,17 +146,27 @@ static void operate(struct model *model)
     unsigned slot = (unsigned)random_between(&model->random, 0, model->slots - 1);
 
     switch (dice) {
-    case 0: larder_free_cached(model->larder); break;
+    case 0:
+        larder_free_cached(model->larder);
+        break;
     case 1:
     case 2:
-    case 3: larder_trim(model->larder, random_size(&model->random, LARGEST)); break;
+    case 3:
+        larder_trim(model->larder, random_size(&model->random, LARGEST));
+        break;
     case 4:
     case 5:
-    case 6: larder_flush_thread(model->larder); break;
+    case 6:
+        larder_flush_thread(model->larder);
+        break;
     case 7:
     case 8:
-    case 9: larder_tick(model->larder); break;
-    default: operate_on_block(model, &model->blocks[slot], dice % 100); break;
+    case 9:
+        larder_tick(model->larder);
+        break;
+    default:
+        operate_on_block(model, &model->blocks[slot], dice % 100);
+        break;
     }
 }
 
@@ -218,7 +228,8 @@ START_TEST(random_operations_keep_every_block_apart_intact_and_counted)
 {
     static struct model model;
 
-    model = (struct model){.larder = instance_with(&settings[_i]), .slots = SLOTS, .largest = LARGEST};
+    model =
+        (struct model){.larder = instance_with(&settings[_i]), .slots = SLOTS, .largest = LARGEST};
     random_init(&model.random, (uint64_t)_i);
     for (unsigned i = 1; i <= OPERATIONS; i++) {
         operate(&model);
@@ -229,8 +240,9 @@ START_TEST(random_operations_keep_every_block_apart_intact_and_counted)
         }
     }
     for (unsigned i = 0; i < SLOTS; i++)
-        ck_assert(model.blocks[i].ptr == NULL ||
-                  pattern_holds(model.blocks[i].ptr, model.blocks[i].size, model.blocks[i].pattern));
+        ck_assert(
+            model.blocks[i].ptr == NULL ||
+            pattern_holds(model.blocks[i].ptr, model.blocks[i].size, model.blocks[i].pattern));
     all_blocks_go(&model);
     assert_statistics_are(model.larder, &model);
     assert_all_coalesces(model.larder);
@@ -273,11 +285,21 @@ static void deviate(struct model *model)
         &model->blocks[SLOTS - WEIGHTS + random_between(&model->random, 0, WEIGHTS - 1)];
 
     switch (random_between(&model->random, 0, 9)) {
-    case 0: larder_trim(model->larder, MIB); break;
-    case 1: larder_tick(model->larder); break;
-    case 2: (void)stats_of(model->larder); break;
-    case 3: assert_instance_is_sound(model->larder); break;
-    default: operate_on_block(model, weight, (unsigned)random_between(&model->random, 0, 99)); break;
+    case 0:
+        larder_trim(model->larder, MIB);
+        break;
+    case 1:
+        larder_tick(model->larder);
+        break;
+    case 2:
+        (void)stats_of(model->larder);
+        break;
+    case 3:
+        assert_instance_is_sound(model->larder);
+        break;
+    default:
+        operate_on_block(model, weight, (unsigned)random_between(&model->random, 0, 99));
+        break;
     }
 }
 
@@ -303,7 +325,8 @@ static void infer(struct model *model, const struct network *network, bool devia
             shrink(model, block);
     }
     /* what a deviation took is kept only now and then: it keeps loops from closing */
-    for (unsigned i = SLOTS - WEIGHTS; i < SLOTS && random_between(&model->random, 0, 999) != 0; i++)
+    for (unsigned i = SLOTS - WEIGHTS; i < SLOTS && random_between(&model->random, 0, 999) != 0;
+         i++)
         if (model->blocks[i].ptr != NULL)
             block_goes(model, &model->blocks[i]);
 }
@@ -321,8 +344,8 @@ START_TEST(repeated_inferences_with_deviations_keep_every_block_apart_intact_and
     for (unsigned i = 1; i <= INFERENCES; i++) {
         /* ten of a kind, then a change; every other ten as they should be */
         infer(&model, &networks[i / 10 % NETWORKS], i / 10 % 2 == 0);
-        replayed += model.larder->heap.loops != NULL &&
-                    model.larder->heap.loops->mode == LOOP_REPLAYING;
+        replayed +=
+            model.larder->heap.loops != NULL && model.larder->heap.loops->mode == LOOP_REPLAYING;
         assert_expectations();
         if (i % 37 == 0) {
             assert_instance_is_sound(model.larder);
@@ -563,7 +586,8 @@ static void infer_or_disturb(void *context, unsigned index)
         atomic_store(&busy_threads, 0);
     }
     while (atomic_load(&busy_threads) != 0) {
-        operate_on_block(model, &model->blocks[index], (unsigned)random_between(&model->random, 0, 99));
+        operate_on_block(model, &model->blocks[index],
+                         (unsigned)random_between(&model->random, 0, 99));
         for (unsigned i = 0; i < 50; i++)
             sched_yield();
     }
@@ -596,7 +620,8 @@ int main(void)
     tcase_add_loop_test(claims, random_operations_keep_every_block_apart_intact_and_counted, 0,
                         SETTING_COUNT);
     tcase_add_loop_test(
-        claims, repeated_inferences_with_deviations_keep_every_block_apart_intact_and_counted, 0, 2);
+        claims, repeated_inferences_with_deviations_keep_every_block_apart_intact_and_counted, 0,
+        2);
     tcase_add_test(claims, an_aligned_block_in_the_last_hole_leaves_the_top_where_it_is);
     tcase_add_test(claims, gigabytes_shrunk_in_place_and_freed_leave_no_words_behind);
     tcase_add_loop_test(claims, eight_threads_that_hand_blocks_to_each_other_leave_a_sound_heap, 0,

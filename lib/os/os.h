@@ -62,6 +62,8 @@ uint32_t os_now_ms(void);
 /* True if at least `idle_ms` lie between `since` and `now`; another thread's `since` may be the later one. */
 static inline bool os_is_idle(uint32_t since, uint32_t now, uint32_t idle_ms)
 {
+    if (idle_ms == 0)
+        return true;
     return (int32_t)(now - since) >= 0 && now - since >= idle_ms;
 }
 

@@ -120,13 +120,13 @@ typedef enum larder_checks {
 
 /* What an error handler is told. */
 typedef enum larder_error_kind {
-    LARDER_ERROR_DOUBLE_FREE = 1,      /* the block is already free and cached */
-    LARDER_ERROR_INVALID_POINTER = 2,  /* not the start of a block */
-    LARDER_ERROR_FOREIGN_POINTER = 3,  /* nobody owns it, and the backend cannot free it */
-    LARDER_ERROR_REDZONE = 4,          /* bytes around the block were overwritten */
-    LARDER_ERROR_REFUSED = 5,          /* record_free of a block that nobody else can have released */
-    LARDER_ERROR_SCOPE = 6,            /* a scope was left in the wrong order or on the wrong thread */
-    LARDER_ERROR_CONFIG = 7            /* an unknown variable or a bad value in the environment */
+    LARDER_ERROR_DOUBLE_FREE = 1,     /* the block is already free and cached */
+    LARDER_ERROR_INVALID_POINTER = 2, /* not the start of a block */
+    LARDER_ERROR_FOREIGN_POINTER = 3, /* nobody owns it, and the backend cannot free it */
+    LARDER_ERROR_REDZONE = 4,         /* bytes around the block were overwritten */
+    LARDER_ERROR_REFUSED = 5, /* record_free of a block that nobody else can have released */
+    LARDER_ERROR_SCOPE = 6,   /* a scope was left in the wrong order or on the wrong thread */
+    LARDER_ERROR_CONFIG = 7   /* an unknown variable or a bad value in the environment */
 } larder_error_kind_t;
 
 typedef struct larder_error {
@@ -226,7 +226,8 @@ LARDER_API int larder_config_set(larder_config_t *config, const char *key, const
  * Creates an instance. `name` (at most 31 bytes are kept; NULL: "larder") stands in reports. `config`
  * NULL means the defaults, without the environment. Returns NULL with errno EINVAL (a bad setting) or ENOMEM.
  */
-LARDER_API LARDER_NODISCARD larder_t *larder_create(const char *name, const larder_config_t *config);
+LARDER_API LARDER_NODISCARD larder_t *larder_create(const char *name,
+                                                    const larder_config_t *config);
 
 /*
  * Ends an instance and gives back what it caches. No other thread may be inside a call on it, or have
@@ -252,7 +253,8 @@ LARDER_API LARDER_MALLOC LARDER_ALLOC_SIZE(2) void *larder_alloc(larder_t *larde
 
 /* The same at a multiple of `alignment`, a power of two (else EINVAL); below the instance's alignment the latter holds. */
 LARDER_API LARDER_MALLOC LARDER_ALLOC_SIZE(3) void *larder_alloc_aligned(larder_t *larder,
-                                                                         size_t alignment, size_t size);
+                                                                         size_t alignment,
+                                                                         size_t size);
 
 /* A block for `count` elements of `size` bytes, all zero; EOVERFLOW where the product overflows. */
 LARDER_API LARDER_MALLOC void *larder_calloc(larder_t *larder, size_t count, size_t size);
@@ -371,17 +373,17 @@ typedef struct larder_stats {
 
     /* now */
     uint64_t live_blocks, live_bytes; /* handed out and not freed */
-    uint64_t rounding_bytes;          /* size-class and page rounding, padding, redzones of live blocks */
-    uint64_t cached_blocks;           /* whole blocks kept in threads and depot */
-    uint64_t cached_bytes;            /* kept for reuse anywhere: threads, depot and committed free spans */
-    uint64_t thread_cached_bytes;     /* of these, in magazines of threads */
-    uint64_t depot_cached_bytes;      /* of these, in the depot */
-    uint64_t free_committed_bytes;    /* of these, free spans of which the pages have been touched */
-    uint64_t metadata_bytes;          /* this instance's share of larder's own tables */
-    uint64_t held_bytes;              /* all of the above that costs memory */
-    uint64_t reserved_bytes;          /* address space of regions; costs no memory */
-    uint64_t largest_free_span;       /* bytes */
-    uint64_t regions;                 /* runs of pages (or single blocks) taken from the backend */
+    uint64_t rounding_bytes; /* size-class and page rounding, padding, redzones of live blocks */
+    uint64_t cached_blocks;  /* whole blocks kept in threads and depot */
+    uint64_t cached_bytes;   /* kept for reuse anywhere: threads, depot and committed free spans */
+    uint64_t thread_cached_bytes;  /* of these, in magazines of threads */
+    uint64_t depot_cached_bytes;   /* of these, in the depot */
+    uint64_t free_committed_bytes; /* of these, free spans of which the pages have been touched */
+    uint64_t metadata_bytes;       /* this instance's share of larder's own tables */
+    uint64_t held_bytes;           /* all of the above that costs memory */
+    uint64_t reserved_bytes;       /* address space of regions; costs no memory */
+    uint64_t largest_free_span;    /* bytes */
+    uint64_t regions;              /* runs of pages (or single blocks) taken from the backend */
 
     /* highest so far; live within what threads may serve from their magazines between two slow paths */
     uint64_t peak_live_bytes, peak_held_bytes, peak_cached_bytes;
@@ -395,10 +397,11 @@ typedef struct larder_stats {
     uint64_t miss_size;          /* outside of the sizes that are cached */
     uint64_t failures;           /* requests that failed */
     uint64_t depot_exchanges;    /* magazines moved between threads and depot */
-    uint64_t lock_acquisitions, lock_contended; /* of depot, heap and shards, on this instance's behalf */
+    uint64_t lock_acquisitions,
+        lock_contended; /* of depot, heap and shards, on this instance's behalf */
     uint64_t backend_allocations, backend_frees, backend_discards, backend_failures;
-    uint64_t splits, coalesces;     /* of spans */
-    uint64_t given_back_bytes;      /* to kernel or backend, by cap, decay, trim or failure */
+    uint64_t splits, coalesces; /* of spans */
+    uint64_t given_back_bytes;  /* to kernel or backend, by cap, decay, trim or failure */
     uint64_t trims, foreign_frees, errors;
     uint64_t refused_bytes; /* freed to the backend at once because of the cap */
 } larder_stats_t;
