@@ -20,7 +20,7 @@ static struct meta_pool *pool_of(uint32_t capacity)
 
 uint32_t magazine_capacity(size_t block_size)
 {
-    /* about 16 KiB of blocks, so that loaded and previous together stay within half a thread's bytes */
+    /* at most 32 KiB of blocks: a thread has bytes for one or two full ones of the larger classes */
     if (block_size <= 512)
         return 32;
     if (block_size <= 1024)

@@ -2,7 +2,7 @@
 /*
  * Size classes: multiples of the alignment A up to 8 A, then eight a doubling, so that rounding up wastes at
  * most 12.5 % from 8 A on. Class numbers are dense; both directions are a few shifts.
- * Source: the scheme of jemalloc and of R. Bonwick's vmem quantum caches, here with eight steps a doubling.
+ * Source: the scheme of jemalloc and of J. Bonwick's vmem quantum caches, here with eight steps a doubling.
  */
 #ifndef LARDER_SIZE_CLASS_H
 #define LARDER_SIZE_CLASS_H

@@ -30,7 +30,7 @@ struct span_heap {
     struct region *regions; /* guarded by lock, as all below */
     uint32_t region_count;
     uint32_t generation; /* of large blocks' words */
-    uint32_t now_ms;     /* as last read, every CLOCK_EVERY puts */
+    uint32_t now_ms;     /* as last read, every SPAN_HEAP_CLOCK_EVERY puts */
     uint32_t puts;
     uint64_t reserved_bytes;
     uint64_t total_units;        /* that may hold blocks */
