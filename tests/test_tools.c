@@ -87,8 +87,8 @@ static struct pick pick;
 static void reset(void)
 {
     static const char *const paths[] = {"one", "two"};
-    options =
-        (struct pick_options){.traces = paths, .trace_count = 1, .touch = "page", .repetitions = 3};
+    options = (struct pick_options){
+        .traces = paths, .trace_count = 1, .replay.touch = "page", .repetitions = 3};
     memset(&pick, 0, sizeof pick);
     memset(traces, 0, sizeof traces);
     pick.options = &options;
@@ -188,13 +188,13 @@ END_TEST
 START_TEST(time_alone_decides_where_nothing_is_touched_or_a_footprint_is_unknown)
 {
     size_t fast = add_backend("fast", true), small = add_backend("small", true);
-    options.touch = "none";
+    options.replay.touch = "none";
     add_sample(0, fast, 100, MIB(1000), 0);
     add_sample(0, small, 150, MIB(1), 0);
     pick_judge_trace(&pick, &traces[0]);
     ck_assert_uint_eq(traces[0].verdict.choice, fast);
     ck_assert_uint_eq(traces[0].verdict.smallest, PICK_NOBODY);
-    options.touch = "page";
+    options.replay.touch = "page";
     traces[0].rows[small].samples[0].peak_rss_bytes = UINT64_MAX;
     pick_judge_trace(&pick, &traces[0]);
     ck_assert_uint_eq(traces[0].verdict.choice, fast);

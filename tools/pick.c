@@ -28,24 +28,19 @@
 
 static void print_help(void)
 {
+    puts("usage: larder pick TRACE... [OPTION...]\n"
+         "\n"
+         "Replays traces through every allocator that this machine has and says which one to use,\n"
+         "be it larder or another. Each replay has a process of its own; they run one after\n"
+         "the other, so leave the machine alone meanwhile.\n"
+         "\n"
+         "  --backends LIST    allocators, separated by commas (see `larder replay --help`);\n"
+         "                     default: larder,larder-exact,larder-mimalloc,system,mimalloc,\n"
+         "                     jemalloc,tcmalloc,scudo,c10-design,none");
+    replay_options_print_help(stdout,
+                              "1024: tensors, not the engine's small objects; 0 for everything");
     puts(
-        "usage: larder pick TRACE... [OPTION...]\n"
-        "\n"
-        "Replays traces through every allocator that this machine has and says which one to use,\n"
-        "be it larder or another. Each replay has a process of its own; they run one after\n"
-        "the other, so leave the machine alone meanwhile.\n"
-        "\n"
-        "  --backends LIST    allocators, separated by commas (see `larder replay --help`);\n"
-        "                     default: larder,larder-exact,larder-mimalloc,system,mimalloc,\n"
-        "                     jemalloc,tcmalloc,scudo,c10-design,none\n"
-        "  --min-size SIZE    leave out blocks smaller than SIZE bytes; takes k, m, g (default\n"
-        "                     1024: tensors, not the engine's small objects; 0 for everything)\n"
-        "  --touch HOW        none, page (default) or full: what is written to each block\n"
-        "  --gap-ms N         sleep so long between passes, as an engine waits for input\n"
-        "                     (default 0)\n"
-        "  --passes N         passes of each replay (default: about a second's worth)\n"
         "  --repetitions N    replays of each allocator and trace; medians count (default 3)\n"
-        "  --repair           see `larder replay --help`\n"
         "  --json FILE        also write the figures to FILE, one line of JSON for each trace and\n"
         "                     allocator; - prints them instead of the tables\n"
         "  --help             this text\n"
@@ -56,36 +51,7 @@ static void print_help(void)
         "larder-passthrough and none are there to compare with and never recommended.");
 }
 
-enum {
-    OPTION_BACKENDS = 256,
-    OPTION_MIN_SIZE,
-    OPTION_TOUCH,
-    OPTION_GAP,
-    OPTION_PASSES,
-    OPTION_REPETITIONS,
-    OPTION_REPAIR,
-    OPTION_JSON
-};
-
-static int read_count(const char *name, const char *text, uint64_t min, uint64_t max, unsigned *out)
-{
-    uint64_t value;
-    if (!tool_read_number(text, min, max, &value)) {
-        return tool_usage_error(SUB, "%s takes a number from %" PRIu64 " to %" PRIu64 ", not '%s'",
-                                name, min, max, text);
-    }
-    *out = (unsigned)value;
-    return TOOL_FINE;
-}
-
-static int read_touch(struct pick_options *options, const char *word)
-{
-    if (strcmp(word, "none") != 0 && strcmp(word, "page") != 0 && strcmp(word, "full") != 0) {
-        return tool_usage_error(SUB, "--touch takes none, page or full, not '%s'", word);
-    }
-    options->touch = word;
-    return TOOL_FINE;
-}
+enum { OPTION_BACKENDS = REPLAY_OPTION_END, OPTION_REPETITIONS, OPTION_JSON };
 
 static int read_option(struct pick_options *options, int option)
 {
@@ -93,26 +59,14 @@ static int read_option(struct pick_options *options, int option)
     case OPTION_BACKENDS:
         options->backends = optarg;
         return TOOL_FINE;
-    case OPTION_MIN_SIZE:
-        if (!tool_read_size(optarg, &options->min_size)) {
-            return tool_usage_error(SUB, "--min-size takes bytes, such as 1024 or 16k, not '%s'",
-                                    optarg);
-        }
-        return TOOL_FINE;
-    case OPTION_TOUCH:
-        return read_touch(options, optarg);
-    case OPTION_GAP:
-        return read_count("--gap-ms", optarg, 0, 3600000, &options->gap_ms);
-    case OPTION_PASSES:
-        return read_count("--passes", optarg, 1, 1000000, &options->passes);
     case OPTION_REPETITIONS:
-        return read_count("--repetitions", optarg, 1, PICK_REPETITIONS_MAX, &options->repetitions);
-    case OPTION_REPAIR:
-        options->repair = true;
-        return TOOL_FINE;
-    default:
+        return replay_options_read_count(SUB, "--repetitions", optarg, 1, PICK_REPETITIONS_MAX,
+                                         &options->repetitions);
+    case OPTION_JSON:
         options->json = optarg;
         return TOOL_FINE;
+    default:
+        return replay_options_read(SUB, &options->replay, option, optarg);
     }
 }
 
@@ -121,12 +75,8 @@ static int read_options(int argc, char **argv, struct pick_options *options)
 {
     static const struct option long_options[] = {
         {"backends", required_argument, NULL, OPTION_BACKENDS},
-        {"min-size", required_argument, NULL, OPTION_MIN_SIZE},
-        {"touch", required_argument, NULL, OPTION_TOUCH},
-        {"gap-ms", required_argument, NULL, OPTION_GAP},
-        {"passes", required_argument, NULL, OPTION_PASSES},
+        REPLAY_OPTION_ROWS,
         {"repetitions", required_argument, NULL, OPTION_REPETITIONS},
-        {"repair", no_argument, NULL, OPTION_REPAIR},
         {"json", required_argument, NULL, OPTION_JSON},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
@@ -249,7 +199,7 @@ static int probe_backends(struct pick *pick)
 static int read_traces(struct pick *pick)
 {
     const struct pick_options *options = pick->options;
-    struct trace_options trace_options = {.repair = options->repair};
+    struct trace_options trace_options = {.repair = options->replay.repair};
     char why[512];
     for (size_t t = 0; t < options->trace_count; t++) {
         struct pick_trace *about = &pick->traces[t];
@@ -259,7 +209,7 @@ static int read_traces(struct pick *pick)
             tool_error(SUB, "%s", why);
             return TOOL_FAILED;
         }
-        int result = trace_filter_min_size(&trace, options->min_size);
+        int result = trace_filter_min_size(&trace, options->replay.min_size);
         result = result == 0 ? trace_get_facts(&trace, &about->facts) : result;
         about->ops = trace.op_count;
         about->threads = trace.thread_count;
@@ -295,21 +245,13 @@ static int run_replay(const struct pick *pick, struct pick_trace *trace, size_t 
     const char *name = pick->backends[backend].name;
     struct pick_row *row = &trace->rows[backend];
     struct child_result child;
-    char min_size[32], gap[32], passes[32];
-    const char *argv[20] = {"larder",  "replay",       "--backend",  name,     "--json",
-                            "--touch", options->touch, "--min-size", min_size, "--gap-ms",
-                            gap};
-    size_t argc = 11;
-    snprintf(min_size, sizeof min_size, "%" PRIu64, options->min_size);
-    snprintf(gap, sizeof gap, "%u", options->gap_ms);
-    snprintf(passes, sizeof passes, "%u", options->passes);
-    if (options->passes > 0) {
-        argv[argc++] = "--passes";
-        argv[argc++] = passes;
-    }
-    if (options->repair) {
-        argv[argc++] = "--repair";
-    }
+    struct replay_arguments arguments;
+    const char *argv[5 + REPLAY_ARGUMENTS_MAX + 3] = {"larder", "replay", "--backend", name,
+                                                      "--json"};
+    size_t argc = 5;
+    replay_options_to_arguments(&options->replay, &arguments);
+    memcpy(argv + argc, arguments.words, arguments.count * sizeof arguments.words[0]);
+    argc += arguments.count;
     argv[argc++] = "--";
     argv[argc++] = trace->path;
     int result = child_run(argv, &child);
@@ -423,7 +365,9 @@ static int run_with_output(struct pick *pick)
 
 int pick_main(int argc, char **argv)
 {
-    struct pick_options options = {.touch = "page", .min_size = 1024, .repetitions = 3};
+    struct pick_options options = {.repetitions = 3};
+    replay_options_init(&options.replay);
+    options.replay.min_size = 1024;
     int result = read_options(argc, argv, &options);
     if (result >= 0) {
         return result;

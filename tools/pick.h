@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "replay_options.h"
 #include "trace.h"
 
 #define PICK_BACKENDS_MAX 32
@@ -25,13 +26,9 @@ struct pick_options {
     const char *const *traces;
     size_t trace_count;
     const char *backends; /* comma separated; NULL: all */
-    const char *touch;
+    struct replay_options replay;
     const char *json; /* path, "-" or NULL */
-    uint64_t min_size;
-    unsigned gap_ms;
-    unsigned passes; /* 0: replay chooses */
     unsigned repetitions;
-    bool repair;
 };
 
 /* What one replay said. */

@@ -65,7 +65,7 @@ static void compute_median(struct pick_row *row)
 
 static bool footprint_counts(const struct pick *pick)
 {
-    return strcmp(pick->options->touch, "none") != 0;
+    return strcmp(pick->options->replay.touch, "none") != 0;
 }
 
 static double footprint_of(const struct pick_row *row)

@@ -35,13 +35,13 @@ static void print_facts(const struct pick *pick, const struct pick_trace *trace)
         trace->path, trace->ops, trace->threads, trace->threads == 1 ? "" : "s",
         tool_format_bytes(trace->facts.peak_live_bytes, live, sizeof live),
         tool_format_bytes(trace->facts.largest_bytes, largest, sizeof largest));
-    if (pick->options->min_size > 0) {
+    if (pick->options->replay.min_size > 0) {
         printf("; blocks from %s on",
-               tool_format_bytes(pick->options->min_size, min_size, sizeof min_size));
+               tool_format_bytes(pick->options->replay.min_size, min_size, sizeof min_size));
     }
-    printf("; touch %s", pick->options->touch);
-    if (pick->options->gap_ms > 0) {
-        printf(", %u ms between passes", pick->options->gap_ms);
+    printf("; touch %s", pick->options->replay.touch);
+    if (pick->options->replay.settings.gap_ms > 0) {
+        printf(", %u ms between passes", pick->options->replay.settings.gap_ms);
     }
     puts("\n");
 }
@@ -210,9 +210,9 @@ static void print_json_row(const struct pick *pick, const struct pick_trace *tra
     json_string(&line, "version", pick->backends[backend].version);
     json_string(&line, "policy", row->policy);
     json_count(&line, "threads", 1);
-    json_string(&line, "touch", pick->options->touch);
-    json_count(&line, "gap_ms", pick->options->gap_ms);
-    json_count(&line, "min_size", pick->options->min_size);
+    json_string(&line, "touch", pick->options->replay.touch);
+    json_count(&line, "gap_ms", pick->options->replay.settings.gap_ms);
+    json_count(&line, "min_size", pick->options->replay.min_size);
     json_count(&line, "repetitions", row->sample_count);
     json_count(&line, "passes", row->median.passes);
     json_count(&line, "ops_per_pass", row->median.ops_per_pass);

@@ -20,6 +20,7 @@
 #include "measure.h"
 #include "program.h"
 #include "replay.h"
+#include "replay_options.h"
 #include "tool.h"
 #include "trace.h"
 
@@ -28,10 +29,7 @@
 struct options {
     const char *trace;
     const char *backend;
-    struct replay_settings settings;
-    const char *touch; /* the word for settings.touch */
-    uint64_t min_size;
-    bool repair;
+    struct replay_options replay;
     bool json;
     bool probe;
     bool preloaded; /* this process was started again by start_preloaded() */
@@ -62,22 +60,13 @@ static void print_help(void)
            "memory_replay\n"
            "format, plain or compressed with gzip or zstd; - stands for standard input.\n"
            "\n"
-           "  --backend NAME   the allocator:\n");
+           "  --backend NAME     the allocator:\n");
     backend_print_list(stdout);
+    replay_options_print_help(stdout, "0: everything");
     printf(
-        "  --touch HOW      what is written to a block after it was allocated, in the timing:\n"
-        "                   none, page (one byte a page, so that page faults are in the figures;\n"
-        "                   default) or full (every byte)\n"
-        "  --passes N       how often the trace is run (default: as often as fits into %g s, and\n"
-        "                   %u to %u times)\n"
-        "  --gap-ms N       sleep so long before each pass but the first, outside of the timing\n"
-        "                   (default 0); shows who gives memory back while a program waits\n"
-        "  --min-size SIZE  leave out blocks smaller than SIZE bytes; takes k, m, g (default 0)\n"
-        "  --repair         where the trace hands an address out before it notes the free of the\n"
-        "                   block that had it, move that free to before the reuse\n"
-        "  --json           print one line of JSON instead of lines for people\n"
-        "  --probe          only say whether the allocator can be had here, and its version\n"
-        "  --help           this text\n"
+        "  --json             print one line of JSON instead of lines for people\n"
+        "  --probe            only say whether the allocator can be had here, and its version\n"
+        "  --help             this text\n"
         "\n"
         "How to read the figures:\n"
         "  ns per operation  median, least and most over the last two thirds of the passes. What "
@@ -90,49 +79,10 @@ static void print_help(void)
         "they\ncost in an engine, which has threads.\n"
         "Blocks that the trace never frees are freed at the end of each pass, inside of the "
         "timing;\n"
-        "frees of blocks from before the recording are left out; calloc is replayed as malloc.\n",
-        (double)REPLAY_BUDGET_NS / 1e9, REPLAY_PASSES_MIN, REPLAY_PASSES_MAX);
+        "frees of blocks from before the recording are left out; calloc is replayed as malloc.\n");
 }
 
-static int read_touch(struct options *options, const char *word)
-{
-    static const struct {
-        const char *word;
-        enum replay_touch touch;
-    } words[] = {
-        {"none", REPLAY_TOUCH_NONE}, {"page", REPLAY_TOUCH_PAGE}, {"full", REPLAY_TOUCH_FULL}};
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        if (strcmp(words[i].word, word) == 0) {
-            options->touch = words[i].word;
-            options->settings.touch = words[i].touch;
-            return TOOL_FINE;
-        }
-    }
-    return tool_usage_error(SUB, "--touch takes none, page or full, not '%s'", word);
-}
-
-static int read_count(const char *name, const char *text, uint64_t min, uint64_t max, unsigned *out)
-{
-    uint64_t value;
-    if (!tool_read_number(text, min, max, &value)) {
-        return tool_usage_error(SUB, "%s takes a number from %" PRIu64 " to %" PRIu64 ", not '%s'",
-                                name, min, max, text);
-    }
-    *out = (unsigned)value;
-    return TOOL_FINE;
-}
-
-enum {
-    OPTION_BACKEND = 256,
-    OPTION_PASSES,
-    OPTION_TOUCH,
-    OPTION_GAP,
-    OPTION_MIN_SIZE,
-    OPTION_REPAIR,
-    OPTION_JSON,
-    OPTION_PROBE,
-    OPTION_PRELOADED
-};
+enum { OPTION_BACKEND = REPLAY_OPTION_END, OPTION_JSON, OPTION_PROBE, OPTION_PRELOADED };
 
 static int read_option(struct options *options, int option)
 {
@@ -140,30 +90,17 @@ static int read_option(struct options *options, int option)
     case OPTION_BACKEND:
         options->backend = optarg;
         return TOOL_FINE;
-    case OPTION_PASSES:
-        return read_count("--passes", optarg, 1, 1000000, &options->settings.passes);
-    case OPTION_TOUCH:
-        return read_touch(options, optarg);
-    case OPTION_GAP:
-        return read_count("--gap-ms", optarg, 0, 3600000, &options->settings.gap_ms);
-    case OPTION_MIN_SIZE:
-        if (!tool_read_size(optarg, &options->min_size)) {
-            return tool_usage_error(SUB, "--min-size takes bytes, such as 1024 or 16k, not '%s'",
-                                    optarg);
-        }
-        return TOOL_FINE;
-    case OPTION_REPAIR:
-        options->repair = true;
-        return TOOL_FINE;
     case OPTION_JSON:
         options->json = true;
         return TOOL_FINE;
     case OPTION_PROBE:
         options->probe = true;
         return TOOL_FINE;
-    default:
+    case OPTION_PRELOADED:
         options->preloaded = true;
         return TOOL_FINE;
+    default:
+        return replay_options_read(SUB, &options->replay, option, optarg);
     }
 }
 
@@ -172,11 +109,7 @@ static int read_options(int argc, char **argv, struct options *options)
 {
     static const struct option long_options[] = {
         {"backend", required_argument, NULL, OPTION_BACKEND},
-        {"passes", required_argument, NULL, OPTION_PASSES},
-        {"touch", required_argument, NULL, OPTION_TOUCH},
-        {"gap-ms", required_argument, NULL, OPTION_GAP},
-        {"min-size", required_argument, NULL, OPTION_MIN_SIZE},
-        {"repair", no_argument, NULL, OPTION_REPAIR},
+        REPLAY_OPTION_ROWS,
         {"json", no_argument, NULL, OPTION_JSON},
         {"probe", no_argument, NULL, OPTION_PROBE},
         {"preloaded", no_argument, NULL, OPTION_PRELOADED},
@@ -224,7 +157,7 @@ static bool fits_memory(const struct outcome *outcome)
 {
     char needed[32], available[32];
     uint64_t memory = measure_available_memory();
-    if (outcome->options->settings.touch == REPLAY_TOUCH_NONE ||
+    if (outcome->options->replay.settings.touch == REPLAY_TOUCH_NONE ||
         outcome->facts.peak_live_bytes <= memory) {
         return true;
     }
@@ -241,10 +174,11 @@ static bool fits_memory(const struct outcome *outcome)
 static int prepare(struct outcome *outcome, struct trace *trace, struct program *program)
 {
     const struct options *options = outcome->options;
-    int result = options->min_size > 0 ? trace_filter_min_size(trace, options->min_size) : 0;
+    int result =
+        options->replay.min_size > 0 ? trace_filter_min_size(trace, options->replay.min_size) : 0;
     if (result == 0 && trace->block_count == 0) {
         tool_error(SUB, "%s: no block has %" PRIu64 " bytes or more: choose a smaller --min-size",
-                   options->trace, options->min_size);
+                   options->trace, options->replay.min_size);
         return TOOL_FAILED;
     }
     if (result == 0) {
@@ -271,7 +205,7 @@ static int prepare(struct outcome *outcome, struct trace *trace, struct program 
 
 static int load(struct outcome *outcome, struct program *program)
 {
-    struct trace_options trace_options = {.repair = outcome->options->repair};
+    struct trace_options trace_options = {.repair = outcome->options->replay.repair};
     struct trace trace;
     char why[512];
     if (trace_load(outcome->options->trace, &trace_options, &trace, why, sizeof why) != 0) {
@@ -294,9 +228,9 @@ static void print_json(const struct outcome *outcome)
     json_string(&line, "version", outcome->allocator.version);
     json_string(&line, "policy", outcome->allocator.policy);
     json_count(&line, "threads", 1);
-    json_string(&line, "touch", options->touch);
-    json_count(&line, "gap_ms", options->settings.gap_ms);
-    json_count(&line, "min_size", options->min_size);
+    json_string(&line, "touch", options->replay.touch);
+    json_count(&line, "gap_ms", options->replay.settings.gap_ms);
+    json_count(&line, "min_size", options->replay.min_size);
     json_count(&line, "passes", result->passes);
     json_count(&line, "ops_per_pass", result->ops_per_pass);
     json_number(&line, "ns_per_op", result->ns_per_op, 2);
@@ -366,7 +300,7 @@ static void print_text(const struct outcome *outcome)
     printf("allocator  %s, version %s, policy %s\n", options->backend, outcome->allocator.version,
            outcome->allocator.policy);
     printf("passes     %zu of %zu operations on one thread, touch %s, gap %u ms\n", result->passes,
-           result->ops_per_pass, options->touch, options->settings.gap_ms);
+           result->ops_per_pass, options->replay.touch, options->replay.settings.gap_ms);
     printf("time       %.2f ns an operation (%.2f to %.2f)\n", result->ns_per_op,
            result->ns_per_op_min, result->ns_per_op_max);
     printf("faults     %.15g a pass\n", result->faults_per_pass);
@@ -384,7 +318,7 @@ static int measure(struct outcome *outcome)
     }
     if (!fits_memory(outcome)) {
         result = TOOL_FAILED;
-    } else if (replay_run(&program, &outcome->allocator, &outcome->options->settings,
+    } else if (replay_run(&program, &outcome->allocator, &outcome->options->replay.settings,
                           &outcome->result, why, sizeof why) != 0) {
         tool_error(SUB, "%s: %s", outcome->options->trace, why);
         result = TOOL_FAILED;
@@ -425,8 +359,9 @@ static int run(const struct options *options)
 
 int replay_main(int argc, char **argv)
 {
-    struct options options = {.touch = "page", .settings.touch = REPLAY_TOUCH_PAGE};
+    struct options options = {0};
     char why[512];
+    replay_options_init(&options.replay);
     int result = read_options(argc, argv, &options);
     if (result >= 0) {
         return result;
