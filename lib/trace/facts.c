@@ -111,9 +111,12 @@ int trace_filter_min_size(struct trace *trace, uint64_t min_size)
         renamed[block] = TRACE_NO_BLOCK;
     }
     uint32_t block_count = 0;
-    size_t kept = 0;
+    size_t kept = 0, mark = 0;
     for (size_t i = 0; i < trace->op_count; i++) {
         struct trace_op op = trace->ops[i];
+        for (; mark < trace->mark_count && trace->marks[mark].op <= i; mark++) {
+            trace->marks[mark].op = (uint32_t)kept;
+        }
         if (filter_op(trace, &op, renamed, &block_count, min_size)) {
             trace->ops[kept] = op;
             if (trace->times != NULL) {
@@ -123,6 +126,9 @@ int trace_filter_min_size(struct trace *trace, uint64_t min_size)
         }
     }
     pages_free(renamed, names_bytes);
+    for (; mark < trace->mark_count; mark++) {
+        trace->marks[mark].op = (uint32_t)kept;
+    }
     trace->op_count = kept;
     trace->block_count = block_count;
     return 0;

@@ -13,7 +13,7 @@
 #define NONE UINT32_MAX
 
 struct reordering {
-    const struct trace *trace;
+    struct trace *trace;      /* its marks are moved in place */
     struct trace_op *ops;     /* in the new order */
     struct trace_time *times; /* NULL: the trace has none */
     size_t count;
@@ -45,9 +45,21 @@ static void link_moves(struct reordering *order, const struct repair_move *moves
     }
 }
 
+/* Marks stay between the operations that stay: `from` is the next place in the old order. */
+static size_t move_marks(struct reordering *order, size_t mark, size_t from)
+{
+    struct trace *trace = order->trace;
+    for (; mark < trace->mark_count && trace->marks[mark].op <= from; mark++) {
+        trace->marks[mark].op = (uint32_t)order->count;
+    }
+    return mark;
+}
+
 static void copy_in_order(struct reordering *order, const struct repair_move *moves)
 {
+    size_t mark = 0;
     for (size_t i = 0; i < order->trace->op_count; i++) {
+        mark = move_marks(order, mark, i);
         if (order->moved[i]) {
             assert(order->first[i] == NONE);
             continue;
@@ -57,6 +69,7 @@ static void copy_in_order(struct reordering *order, const struct repair_move *mo
         }
         emit(order, i);
     }
+    (void)move_marks(order, mark, SIZE_MAX);
     assert(order->count == order->trace->op_count);
 }
 

@@ -12,12 +12,15 @@
 #include "builder.h"
 #include "format.h"
 #include "input.h"
+#include "marks.h"
 #include "pages.h"
 
 struct loading {
     struct input *input;
     const struct trace_format *format; /* NULL until the first line */
     struct trace_builder builder;
+    struct marks_file marks;
+    uint64_t lines; /* read, without empty ones */
     char *why;
     size_t why_size;
 };
@@ -43,6 +46,13 @@ static int fail_format(const struct loading *loading, const char *line)
     return -EINVAL;
 }
 
+static int fail_no_memory(const struct loading *loading)
+{
+    snprintf(loading->why, loading->why_size, "%s:%llu: out of memory: the trace is too large",
+             input_path(loading->input), (unsigned long long)input_line_number(loading->input));
+    return -ENOMEM;
+}
+
 static int read_line(struct loading *loading, char *line, size_t length)
 {
     char reason[256];
@@ -61,9 +71,7 @@ static int read_line(struct loading *loading, char *line, size_t length)
     case 0:
         return 0;
     case -ENOMEM:
-        snprintf(loading->why, loading->why_size, "%s:%llu: out of memory: the trace is too large",
-                 input_path(loading->input), (unsigned long long)input_line_number(loading->input));
-        return result;
+        return fail_no_memory(loading);
     case -E2BIG:
         snprintf(loading->why, loading->why_size,
                  "%s:%llu: more than 4294967294 operations: split the trace",
@@ -84,11 +92,50 @@ static int read_lines(struct loading *loading)
         if (length == 0) {
             continue;
         }
+        if (marks_file_advance(&loading->marks, loading->builder.trace, loading->lines++) != 0) {
+            return fail_no_memory(loading);
+        }
         result = read_line(loading, line, length);
         if (result != 0) {
             return result;
         }
     }
+    return result;
+}
+
+/* The marks behind the last line. Any further ones are of another trace. */
+static int finish_marks(struct loading *loading, const char *marks_path)
+{
+    struct marks_file *marks = &loading->marks;
+    if (marks_file_advance(marks, loading->builder.trace, loading->lines) != 0) {
+        return fail_no_memory(loading);
+    }
+    if (marks->used < marks->count) {
+        snprintf(loading->why, loading->why_size,
+                 "%s: a mark behind line %llu, but %s has %llu: remove the file, or name the trace "
+                 "that it was recorded with",
+                 marks_path, (unsigned long long)marks->lines[marks->used].trace_lines,
+                 input_path(loading->input), (unsigned long long)loading->lines);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* The lines of the trace, with the marks of the file beside it. */
+static int read_text(struct loading *loading, const char *path)
+{
+    char marks_path[4096];
+    bool have_path = marks_path_of(path, marks_path, sizeof marks_path);
+    int result = have_path
+                     ? marks_file_read(marks_path, &loading->marks, loading->why, loading->why_size)
+                     : 0;
+    if (result == 0) {
+        result = read_lines(loading);
+    }
+    if (result == 0) {
+        result = finish_marks(loading, marks_path);
+    }
+    marks_file_release(&loading->marks);
     return result;
 }
 
@@ -121,7 +168,7 @@ int trace_load(const char *path, const struct trace_options *options, struct tra
         return result;
     }
     builder_begin(&loading.builder, out, options != NULL && options->repair);
-    result = read_lines(&loading);
+    result = read_text(&loading, path);
     if (result == 0) {
         result = finish(&loading);
     } else {
@@ -139,5 +186,8 @@ void trace_unload(struct trace *trace)
     pages_free(trace->ops, trace->op_capacity * sizeof *trace->ops);
     pages_free(trace->times, trace->time_capacity * sizeof *trace->times);
     pages_free(trace->thread_ids, trace->thread_capacity * sizeof *trace->thread_ids);
+    pages_free(trace->thread_names, trace->thread_name_capacity * sizeof *trace->thread_names);
+    pages_free(trace->marks, trace->mark_capacity * sizeof *trace->marks);
+    pages_free(trace->labels, trace->label_capacity);
     *trace = (struct trace){0};
 }

@@ -11,7 +11,8 @@
  * Invariants after trace_load():
  *   - a block's operations are, in this order: one allocation, any number of reallocations, at most
  *     one free;
- *   - block < block_count and thread < thread_count for every operation (thread_done has no block).
+ *   - block < block_count and thread < thread_count for every operation (thread_done has no block);
+ *   - marks ascend by op, and op <= op_count for each of them.
  */
 #ifndef LARDER_TRACE_TRACE_H
 #define LARDER_TRACE_TRACE_H
@@ -44,6 +45,23 @@ struct trace_time {
     uint64_t end_ns;
 };
 
+/* Room for a name, its NUL byte included. */
+#define TRACE_NAME_BYTES 28
+
+/*
+ * A point in the recorded order that the program gave a name to. "inference" is the beginning of one
+ * (what follows the first blank is its number: "inference 3"), "end" that of what comes after the
+ * last. Made and read by marks.h.
+ */
+struct trace_mark {
+    uint32_t op; /* stands before this operation; op_count: behind the last */
+    char name[TRACE_NAME_BYTES];
+};
+
+struct trace_thread_name {
+    char text[TRACE_NAME_BYTES]; /* empty: not known */
+};
+
 /* What reading the file had to drop or mend, so that a report can say so. */
 struct trace_notes {
     uint64_t unknown_frees;      /* dropped: of blocks live before the recording began */
@@ -63,6 +81,14 @@ struct trace {
     uint32_t *thread_ids;
     size_t thread_count;
     size_t thread_capacity;
+    struct trace_thread_name *thread_names; /* by thread, or NULL: the file has none (labels.h) */
+    size_t thread_name_capacity;
+    struct trace_mark *marks; /* ascending by op */
+    size_t mark_count;
+    size_t mark_capacity;
+    char *labels; /* lines "KEY=VALUE\n": engine, version, settings (labels.h); or NULL */
+    size_t label_bytes;
+    size_t label_capacity;
     uint32_t block_count;
     const char *format; /* name of the format it was read from */
     struct trace_notes notes;
@@ -84,8 +110,8 @@ struct trace_options {
 };
 
 /*
- * Reads a trace from a file ("-": standard input), plain or compressed with gzip or zstd. Returns
- * 0, or a negative errno with one line in `why` that names file, line, reason and what to do;
+ * Reads a trace from a file ("-": standard input), plain or compressed with gzip or zstd, and the
+ * marks in the file NAME.marks beside NAME.txt where a text format has nowhere to put them. Returns 0, or a negative errno with one line in `why` that names file, line, reason and what to do;
  * `out` is then empty. `options` NULL: none set.
  */
 int trace_load(const char *path, const struct trace_options *options, struct trace *out, char *why,
