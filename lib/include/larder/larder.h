@@ -49,7 +49,11 @@ extern "C" {
 #define LARDER_VERSION_STRING "0.1.0"
 
 /* One caching allocator, with its own policy, backend, limits and statistics. */
+#ifdef __cplusplus
+typedef struct larder_instance larder_t; /* the name larder is a namespace there, see larder.hpp */
+#else
 typedef struct larder larder_t;
+#endif
 
 /* ------------------------------------------------------------------------------------------------
  * Backends: where memory comes from
