@@ -6,6 +6,9 @@
 #
 # `must` ends the command where it cannot be had; without what is `want`ed it goes on, and the
 # configuration leaves out what needs it.
+#
+# `always` is for every command, `all` for `test --all`. What is `extra` is large and never installed from here: where it
+# is there it is used, and where not, `test` says what it left out.
 
 # when    how   package (a|b: the first that the machine's sources know)  how it is recognised without dpkg
 #                                                                         what for
@@ -30,6 +33,10 @@ all     must  gcc-aarch64-linux-gnu               cmd:aarch64-linux-gnu-gcc    c
 all     must  libc6-dev-arm64-cross               file:/usr/aarch64-linux-gnu/include/stdlib.h    its C library
 all     must  gcc-arm-linux-gnueabihf             cmd:arm-linux-gnueabihf-gcc  compiler for 32-bit ARM
 all     must  libc6-dev-armhf-cross               file:/usr/arm-linux-gnueabihf/include/stdlib.h  its C library
+all     want  libxnnpack-dev                      file:/usr/include/xnnpack.h      XNNPACK: its adapter's example
+all     want  libpthreadpool-dev                  file:/usr/include/pthreadpool.h  a header that XNNPACK's includes
+extra   want  libtorch-dev                        file:/usr/include/c10/core/Allocator.h  PyTorch: its adapter
+extra   want  python3-torch                       file:/usr/lib/python3/dist-packages/torch/__init__.py  PyTorch for Python: its adapter's example
 END
 }
 
@@ -52,15 +59,23 @@ recognised() {
     esac
 }
 
-# Prints the rows of the table that are missing for `always` or, with $1 = all, for everything.
+# Prints the rows of the table that are missing for `always`, for `all`, which has those of `always`, or as `extra`.
 missing_packages() {
     local installed when how names probe reason
     installed=$(dpkg_installed)
     while read -r when how names probe reason; do
-        [ "$when" = always ] || [ "$1" = all ] || continue
+        [ "$when" = "$1" ] || [ "$when $1" = "always all" ] || continue
         grep -qxE "${names//./\\.}" <<<"$installed" || recognised "$probe" ||
             printf '%s %s %s\n' "$how" "$names" "$reason"
     done < <(package_table)
+}
+
+# Says what was not tested for want of a package that is not installed from here.
+note_extras() {
+    local names reason
+    while read -r _ names reason; do
+        say "not tested here, for want of ${names%%|*}: $reason"
+    done < <(missing_packages extra)
 }
 
 # The first of a|b|c that apt knows; the first of all where it knows none.
