@@ -1,56 +1,31 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Runs one PyTorch model's inferences, marking them for liblarder-record.so if that is loaded.
+"""Runs one recording's inferences under PyTorch, marking them for liblarder-record.so if that is loaded.
 
-Random weights: what is allocated depends on shapes alone. The model and two warm-up rounds over
-all shapes come before the recorded window; each inference copies its input into a fresh tensor, as
-an application does, runs the model, and drops the result before the next one begins.
+The networks are those of ../engines/models.py. The model and two warm-up rounds over all shapes come
+before the recorded window; each inference copies its input into a fresh tensor, as an application does,
+runs the model, and drops the result before the next one begins.
 """
 
 import argparse
+import concurrent.futures
 import ctypes
 import gc
+import pathlib
 import queue
 import sys
+import tempfile
 import threading
 
 import torch
-import torchvision
+from torch.jit.mobile import _load_for_lite_interpreter
+from torch.utils.mobile_optimizer import optimize_for_mobile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "engines"))
+import models  # noqa: E402 (found only from here on)
 
-def image(batch, side):
-    return torch.rand(batch, 3, side, side)
-
-
-def mobilenet_v2():
-    return torchvision.models.mobilenet_v2(), [image(1, 224)] * 10
-
-
-def mnasnet():
-    return torchvision.models.mnasnet1_0(), [image(1, 224)] * 6
-
-
-def shufflenet_v2_varying():
-    sides = [224, 160, 288, 192, 256]
-    return torchvision.models.shufflenet_v2_x1_0(), [image(1, side) for side in sides] * 2
-
-
-def encoder_varying():
-    lengths = [64, 128, 37, 96, 200, 48, 160, 80, 112, 23,
-               144, 64, 256, 55, 128, 176, 31, 96, 224, 72]
-    layer = torch.nn.TransformerEncoderLayer(
-        d_model=384, nhead=6, dim_feedforward=1536, batch_first=True)
-    return (torch.nn.TransformerEncoder(layer, num_layers=6),
-            [torch.rand(1, length, 384) for length in lengths])
-
-
-MODELS = {
-    "mobilenet_v2": mobilenet_v2,
-    "shufflenet_v2_varying": shufflenet_v2_varying,
-    "encoder_varying": encoder_varying,
-    "mnasnet_2threads": mnasnet,
-    "mobilenet_v2_pipeline": mobilenet_v2,
-}
+PROMPT, SYMBOLS, SYMBOLS_A_PHASE = 24, 160, 10
+PROGRAM_THREADS = 4
 
 
 class Recorder:
@@ -73,58 +48,130 @@ class Recorder:
             self.library.larder_mark(name)
 
 
-def run(model, sources, mark):
-    """One inference after the other."""
-    with torch.no_grad():
+def workload(name):
+    """The network of a workload, and one cycle of its inputs."""
+    chosen = models.WORKLOADS[name]
+    return chosen.build().eval(), [inputs[0] for inputs in chosen.inputs()]
+
+
+def one_after_the_other(model, sources):
+    def run(mark):
         for number, source in enumerate(sources):
             mark(b"inference %d" % number)
             model(source.clone())
 
+    return run
 
-def run_pipeline(model, sources, mark):
+
+def eager(name, cycles):
+    model, sources = workload(name)
+    return one_after_the_other(model, sources * cycles)
+
+
+def lite(name, cycles):
+    """The mobile interpreter, with the network as optimised for it (fused, weights packed for XNNPACK)."""
+    model, sources = workload(name)
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/{name}.ptl"
+        optimize_for_mobile(torch.jit.trace(model, sources[0]))._save_for_lite_interpreter(path)
+        return one_after_the_other(_load_for_lite_interpreter(path), sources * cycles)
+
+
+def pipeline(name, cycles):
     """Two threads, each with half of the network: the second frees what the first allocated."""
+    model, sources = workload(name)
     head, tail = model.features[:7], model.features[7:]
-    handed_over = queue.Queue(maxsize=1)
 
-    def finish():
+    def finish(handed_over):
         with torch.no_grad():
             while (half_done := handed_over.get()) is not None:
                 model.classifier(tail(half_done).mean([2, 3]))
                 del half_done
 
-    second = threading.Thread(target=finish)
-    second.start()
-    with torch.no_grad():
-        for number, source in enumerate(sources):
+    def run(mark):
+        handed_over = queue.Queue(maxsize=1)
+        second = threading.Thread(target=finish, args=(handed_over,))
+        second.start()
+        for number, source in enumerate(sources * cycles):
             mark(b"inference %d" % number)
             handed_over.put(head(source.clone()))
-    handed_over.put(None)
-    second.join()
+        handed_over.put(None)
+        second.join()
+
+    return run
+
+
+def at_once(name, rounds):
+    """A server: PROGRAM_THREADS threads infer at once, each for itself, on one copy of the weights.
+
+    The network is traced, since eager operators mostly wait for each other's turn in the interpreter.
+    """
+    model, sources = workload(name)
+    traced = torch.jit.freeze(torch.jit.trace(model, sources[0]))
+    pool = concurrent.futures.ThreadPoolExecutor(PROGRAM_THREADS)
+    meet = threading.Barrier(PROGRAM_THREADS)
+
+    def serve(source):
+        meet.wait()  # one each
+        with torch.no_grad():
+            traced(source.clone())
+
+    def run(mark):
+        for number in range(rounds):
+            mark(b"round %d" % number)
+            list(pool.map(serve, sources * PROGRAM_THREADS))
+
+    return run
+
+
+def generation():
+    """One text of SYMBOLS symbols by a decoder whose keys and values grow with each."""
+    decoder = models.Decoder().eval()
+    prompt = torch.randint(0, 4096, (1, PROMPT))
+
+    def run(mark):
+        def before_step(number):
+            if number % SYMBOLS_A_PHASE == 0:
+                mark(b"symbols %d" % number)
+
+        models.generate(decoder, prompt.clone(), SYMBOLS, before_step)
+
+    return run
+
+
+RECORDINGS = {
+    "mobilenet_v2": lambda: eager("mobilenet_v2", 10),
+    "shufflenet_v2_varying": lambda: eager("shufflenet_v2_varying", 2),
+    "encoder_varying": lambda: eager("encoder_varying", 1),
+    "mnasnet_2threads": lambda: eager("mnasnet", 6),
+    "mobilenet_v2_pipeline": lambda: pipeline("mobilenet_v2", 10),
+    "mobilenet_v2_lite": lambda: lite("mobilenet_v2", 10),
+    "mobilenet_v2_4threads": lambda: at_once("mobilenet_v2", 6),
+    "decoder_kv_cache": generation,
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", choices=sorted(MODELS))
+    parser.add_argument("recording", choices=sorted(RECORDINGS))
     parser.add_argument("--threads", type=int, default=1, help="intra-op threads (default 1)")
     arguments = parser.parse_args()
 
     torch.manual_seed(1)
     torch.set_num_threads(arguments.threads)
     recorder = Recorder()
-    model, sources = MODELS[arguments.model]()
-    model.eval()
-    runner = run_pipeline if arguments.model.endswith("_pipeline") else run
-
-    for _ in range(2):
-        runner(model, sources, recorder.mark)  # marks outside the window go nowhere
-    gc.collect()
-    gc.disable()
-    recorder.start()
-    runner(model, sources, recorder.mark)
-    recorder.mark(b"end")
-    recorder.stop()
+    run = RECORDINGS[arguments.recording]()
+    with torch.no_grad():
+        for _ in range(2):
+            run(recorder.mark)  # marks outside the window go nowhere
+        gc.collect()
+        gc.disable()
+        recorder.start()
+        run(recorder.mark)
+        recorder.mark(b"end")
+        recorder.stop()
     if not recorder.loaded:
-        print(f"{arguments.model}: liblarder-record.so is not loaded, nothing recorded",
+        print(f"{arguments.recording}: liblarder-record.so is not loaded, nothing recorded",
               file=sys.stderr)
 
 
