@@ -8,9 +8,7 @@
  *
  * Writers hold the shard's spinlock. They change a slot in three steps: key = 0, value, key, each with release
  * order. A reader loads key, value, key with acquire order: if both keys are the one it looks for, the value
- * belonged to that key. So a hit is valid without a lock however the slots move. (Only if the key is removed and entered again in between,
- * and another stood in its slot meanwhile, may the value be the other's: the caller's misuse, against which lookup.c looks at the
- * record's own address. tests/model/map.pml checks all of this.)
+ * belonged to that key. So a hit is valid without a lock however the slots move.
  *
  * A miss is less simple: removal closes gaps by moving later entries towards their home slot (no tombstones, so tables
  * stay short under churn), and a reader may pass the new place before and the old one after
@@ -29,6 +27,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "granules.h"
 #include "meta.h"
 
 enum { DEFAULT_SHARDS = 64, MAX_SHARDS = 1024, FIRST_SLOTS = 8, LOCKLESS_TRIES = 4 };
@@ -297,10 +296,13 @@ struct block_record *allocation_map_block(uintptr_t address)
 
 int allocation_map_insert_region(struct region *region, uintptr_t base, size_t size)
 {
+    if (!granules_mark(base, size, GRANULE_REGION))
+        return -ENOMEM;
     for (size_t offset = 0; offset < size; offset += MAP_GRANULE) {
         int error = map_insert(granule_key(base + offset), region);
         if (error != 0) {
             allocation_map_remove_region(base, offset);
+            granules_unmark_region(base, size);
             return error;
         }
     }
@@ -309,6 +311,8 @@ int allocation_map_insert_region(struct region *region, uintptr_t base, size_t s
 
 void allocation_map_remove_region(uintptr_t base, size_t size)
 {
+    if (size != 0)
+        granules_unmark_region(base, size);
     for (size_t offset = 0; offset < size; offset += MAP_GRANULE) {
         map_remove(granule_key(base + offset));
     }
@@ -316,7 +320,7 @@ void allocation_map_remove_region(uintptr_t base, size_t size)
 
 int allocation_map_insert_block(struct block_record *record, uintptr_t address)
 {
-    return map_insert(address, record);
+    return granules_mark(address, 1, GRANULE_BLOCKS) ? map_insert(address, record) : -ENOMEM;
 }
 
 void allocation_map_remove_block(uintptr_t address)

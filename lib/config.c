@@ -201,7 +201,7 @@ int larder_config_set(larder_config_t *config, const char *key, const char *valu
 /* Variables that other parts of larder read: no settings of an instance. */
 static bool is_known_elsewhere(const char *name, size_t length)
 {
-    static const char *const names[] = {"MAP_SHARDS", "MIMALLOC", "STATS", NULL};
+    static const char *const names[] = {"MAP_SHARDS", "MIMALLOC", "MIN_SIZE", "STATS", NULL};
     static const char *const prefixes[] = {"TEST_", "RECORD_", "BENCH_", "PRELOAD_", NULL};
     for (int i = 0; names[i] != NULL; i++) {
         if (strlen(names[i]) == length && strncmp(name, names[i], length) == 0)

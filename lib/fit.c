@@ -111,7 +111,7 @@ static void set_slack(struct taken_span taken, uint32_t units, size_t size)
 }
 
 void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struct taken_span taken,
-                      size_t size)
+                      size_t size, size_t *written)
 {
     uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
     count_alloc(cache, size); /* before, so that the heap sees the peak */
@@ -133,6 +133,11 @@ void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struc
     if (taken.fresh_pages != 0)
         count_add(cache, &cache->counters.miss_cold, 1);
     count_add(cache, &cache->counters.slow_allocations, 1);
+    *written = size;
+    if (taken.fresh_pages != 0 && instance->backend_reserves) {
+        size_t touched = span_bytes(word_load(&taken.region->words[taken.start + 1]));
+        *written = touched < size ? touched : size;
+    }
     set_slack(taken, units, size);
     return region_address(taken.region, taken.start);
 }

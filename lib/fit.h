@@ -34,10 +34,10 @@ void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size
 
 /*
  * Goes on where the hit path for large blocks (larder.c) got a span with fresh pages, or none: a live block, counted. NULL: no
- * memory.
+ * memory. *written is how many of its bytes, from the first on, may be other than zero.
  */
 void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struct taken_span taken,
-                      size_t size);
+                      size_t size, size_t *written);
 
 /* Frees one, the first word of which was `word`; counted. False if it is not live any more. */
 bool fit_free_span(struct thread_cache *cache, struct region *region, uint32_t start,

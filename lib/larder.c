@@ -108,15 +108,18 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
     return ptr;
 }
 
-/* Large blocks: straight to the span heap where the thread and instance allow it. */
-static void *alloc_large(struct larder *larder, struct thread_cache *cache, size_t size)
+/*
+ * Large blocks: straight to the span heap where the thread and instance allow it. *written, which must be `size`, becomes how
+ * many bytes from the first on may be other than zero, where that is known.
+ */
+static inline __attribute__((always_inline)) void *
+take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_t *written)
 {
     if (likely(size > cache->class_limit && size <= cache->span_limit &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
         uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
         struct taken_span taken;
-        if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state.lock_user, units, size,
-                                              &taken))) {
+        if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state, units, size, &taken))) {
             taken = span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
         }
         if (likely(taken.region != NULL && taken.fresh_pages == 0 &&
@@ -127,11 +130,18 @@ static void *alloc_large(struct larder *larder, struct thread_cache *cache, size
                        (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
             return region_address(taken.region, taken.start);
         }
-        void *ptr = fit_finish_span(larder, cache, taken, size);
+        void *ptr = fit_finish_span(larder, cache, taken, size, written);
         if (likely(ptr != NULL))
             return ptr;
+        *written = size;
     }
     return alloc_slow(larder, size, 1);
+}
+
+static void *alloc_large(struct larder *larder, struct thread_cache *cache, size_t size)
+{
+    size_t written;
+    return take_large(larder, cache, size, &written);
 }
 
 void *larder_alloc(larder_t *larder, size_t size)
@@ -179,9 +189,13 @@ void *larder_calloc(larder_t *larder, size_t count, size_t size)
         errno = EOVERFLOW;
         return NULL;
     }
-    void *ptr = larder_alloc(larder, bytes);
+    /* What the system has just given reads as zero, and costs nothing until it is written to. */
+    size_t written = bytes;
+    struct thread_cache *cache = thread_state.direct[larder->slot % DIRECT_CACHES];
+    void *ptr = bytes > larder->class_limit ? take_large(larder, cache, bytes, &written)
+                                            : larder_alloc(larder, bytes);
     if (ptr != NULL)
-        memset(ptr, 0, bytes);
+        memset(ptr, 0, written);
     return ptr;
 }
 
@@ -332,8 +346,7 @@ void larder_free(larder_t *larder, void *ptr)
         uint32_t start = (uint32_t)(offset >> UNIT_SHIFT), units = value & WORD_INDEX_MASK;
         size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
         struct span_heap *heap = region->heap;
-        if (likely(span_heap_put_expected(heap, &thread_state.lock_user, region, start, units,
-                                          value, size) ||
+        if (likely(span_heap_put_expected(heap, &thread_state, region, start, units, value, size) ||
                    span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
             count_own(&cache->counters.span_frees, 1);
             count_own(&cache->counters.span_freed_bytes, size);

@@ -21,12 +21,13 @@ static void *realloc_unowned(struct larder *larder, void *ptr, size_t size)
     return NULL;
 }
 
-static void *realloc_moving(struct larder *owner, void *ptr, size_t old_size, size_t size)
+/* What the caller may have written to is all that larder_usable_size() told, not only what was asked for. */
+static void *realloc_moving(struct larder *owner, void *ptr, size_t usable, size_t size)
 {
     void *moved = larder_alloc(owner, size);
     if (moved == NULL)
         return NULL;
-    memcpy(moved, ptr, old_size < size ? old_size : size);
+    memcpy(moved, ptr, usable < size ? usable : size);
     entry_free(owner, ptr, "larder_realloc");
     return moved;
 }
@@ -62,5 +63,5 @@ void *larder_realloc(larder_t *larder, void *ptr, size_t size)
     }
     if (realloc_in_place(&found, result == LOOKUP_RECORD, size))
         return ptr;
-    return realloc_moving(found.owner, ptr, found.size, size);
+    return realloc_moving(found.owner, ptr, found.usable, size);
 }

@@ -70,7 +70,7 @@ static void note_fresh(struct span_heap *heap, uint32_t pages)
 void span_heap_enter(struct span_heap *heap)
 {
     /* A thread past its teardown is no owner of anything, so its address does no harm on the short way. */
-    if (!heap_lock_enter_biased(&heap->lock, &thread_state.lock_user)) {
+    if (!heap_lock_enter_biased(&heap->lock, &thread_state)) {
         heap_lock_enter_slow(&heap->lock, thread_self());
     }
 }
@@ -121,6 +121,17 @@ void span_heap_insert_new(struct span_heap *heap, struct region *region, uint32_
     bin_insert(heap, span);
 }
 
+/* The pages of a span about to be handed out count as touched; returns how many begin to cost. */
+static uint32_t touch_pages(const struct span_heap *heap, struct region *region, uint32_t start,
+                            uint32_t length, uint32_t word)
+{
+    if (word_kind(word) == WORD_LARGE_LIVE && length > 1) {
+        word_store(&region->words[start + 1],
+                   pages_touched_units(region, heap->page_shift, start, length));
+    }
+    return pages_mark_dirty(region, heap->page_shift, start, length);
+}
+
 /* The end of a take: `fresh` pages begin to cost. */
 static inline struct taken_span finish_take(struct span_heap *heap, struct region *region,
                                             uint32_t start, uint32_t length, uint32_t fresh,
@@ -142,8 +153,7 @@ static struct taken_span take_part(struct span_heap *heap, struct span *span, ui
     uint32_t start = alignment != 0 ? aligned_start(heap, region, first, alignment) : first;
     detach(heap, span);
     heap->clean_pages -= span->clean;
-    uint32_t fresh =
-        span->clean != 0 ? pages_mark_dirty(region, heap->page_shift, start, length) : 0;
+    uint32_t fresh = span->clean != 0 ? touch_pages(heap, region, start, length, word) : 0;
     /* what remains, and what of it is clean, is counted anew */
     uint64_t clean = span->clean - fresh;
     node_put(span);
@@ -178,7 +188,7 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
         if (end > top)
             region->top = end;
         heap->total_units += region->top - top;
-        uint32_t fresh = pages_mark_dirty(region, heap->page_shift, start, length);
+        uint32_t fresh = touch_pages(heap, region, start, length, word);
         heap->clean_pages -= old_clean;
         if (end < top) { /* it fits below after all, where the search did not look */
             span_heap_insert_new(heap, region, end, top);
@@ -408,12 +418,6 @@ uint64_t span_heap_free_bytes(struct span_heap *heap)
 void span_heap_lock_settled(struct span_heap *heap)
 {
     span_heap_enter_settled(heap);
-}
-
-void span_heap_lock_for_fork(struct span_heap *heap)
-{
-    heap_lock_enter_slow(&heap->lock, thread_self()); /* by bias it may be inside one only */
-    span_heap_settle(heap);
 }
 
 uint64_t span_heap_used_bytes(struct span_heap *heap)

@@ -91,7 +91,8 @@ void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t st
 /*
  * Takes a free span of `length` units (a multiple of step) such that its address plus front is a multiple of
  * alignment (bytes, 0 or a power of two above step). Sets its first word to `word`; if that is of kind
- * LARGE_LIVE, length and generation are added. `live_delta` is what the calling thread's live bytes have changed by
+ * LARGE_LIVE, length and generation are added, and where there are fresh pages, the second word is how many units from the start
+ * on may have been written to; those behind read as zero if the memory came so. `live_delta` is what the calling thread's live bytes have changed by
  * since it last told. The caller must see to it that the span is committed before use.
  */
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
@@ -133,9 +134,6 @@ size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t
 /* Takes the lock, with words and nodes as they are described in region.h; heap_lock_leave() ends it. */
 void span_heap_lock_settled(struct span_heap *heap);
 
-/* The same for a thread that goes on to take other heaps' locks. */
-void span_heap_lock_for_fork(struct span_heap *heap);
-
 /* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta);
 
@@ -159,7 +157,7 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
  * The shortest way, for the owner of the lock while the heap is in a loop: a large block where the loop says. False: nothing has
  * changed, and span_heap_take() is to be called.
  */
-static inline bool span_heap_take_expected(struct span_heap *heap, heap_lock_user_t *self,
+static inline bool span_heap_take_expected(struct span_heap *heap, const void *self,
                                            uint32_t length, uint64_t size, struct taken_span *taken)
 {
     if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0))
@@ -177,12 +175,12 @@ static inline bool span_heap_take_expected(struct span_heap *heap, heap_lock_use
             *taken = (struct taken_span){region, op->start, 0};
         }
     }
-    heap_lock_leave_biased(self);
+    heap_lock_leave_biased(&heap->lock);
     return expected;
 }
 
 /* The same for a put. */
-static inline bool span_heap_put_expected(struct span_heap *heap, heap_lock_user_t *self,
+static inline bool span_heap_put_expected(struct span_heap *heap, const void *self,
                                           struct region *region, uint32_t start, uint32_t length,
                                           uint32_t word, uint64_t size)
 {
@@ -202,7 +200,7 @@ static inline bool span_heap_put_expected(struct span_heap *heap, heap_lock_user
             span_heap_note_put(heap, length, -(int64_t)size);
         }
     }
-    heap_lock_leave_biased(self);
+    heap_lock_leave_biased(&heap->lock);
     return expected;
 }
 

@@ -23,6 +23,26 @@ uint32_t pages_mark_dirty(struct region *region, uint32_t shift, uint32_t start,
     return clean;
 }
 
+uint32_t pages_touched_units(const struct region *region, uint32_t shift, uint32_t start,
+                             uint32_t length)
+{
+    uint32_t first = start >> shift;
+    uint32_t end = ((start + length - 1) >> shift) + 1;
+    while (end > first) {
+        /* the bits of the word that holds page end - 1, from the first page on up to that one */
+        uint32_t low = (end - 1) & ~63u, count;
+        uint32_t from = low < first ? first : low;
+        uint64_t dirty = region->dirty[low / 64] & page_mask(from, end, &count);
+        if (dirty != 0) {
+            uint32_t untouched = (low + 64 - (uint32_t)__builtin_clzll(dirty)) << shift;
+            uint32_t units = untouched - start;
+            return units < length ? units : length;
+        }
+        end = from;
+    }
+    return 0;
+}
+
 void pages_mark_clean(struct region *region, uint32_t page, uint32_t pages)
 {
     uint32_t count;

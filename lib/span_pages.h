@@ -22,6 +22,10 @@ static inline uint32_t pages_end(uint32_t shift, uint32_t end)
 /* Marks the pages that [start, start + length) units touch as dirty; returns how many were clean. */
 uint32_t pages_mark_dirty(struct region *region, uint32_t shift, uint32_t start, uint32_t length);
 
+/* Of [start, start + length) units, those up to the end of the last dirty page. */
+uint32_t pages_touched_units(const struct region *region, uint32_t shift, uint32_t start,
+                             uint32_t length);
+
 /* Marks pages as clean: they have been discarded. */
 void pages_mark_clean(struct region *region, uint32_t page, uint32_t pages);
 

@@ -14,6 +14,7 @@ static const struct subcommand {
 } subcommands[] = {
     {"pick", pick_main, "replay traces through every allocator here, and say which one to use"},
     {"replay", replay_main, "replay a trace through one allocator, and measure it"},
+    {"run", run_main, "run a program on larder, as it is"},
 };
 
 #define SUBCOMMAND_COUNT (sizeof subcommands / sizeof subcommands[0])

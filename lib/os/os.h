@@ -2,7 +2,7 @@
 /*
  * What larder needs of an operating system, and nothing else. No other file calls mmap, futex, or a
  * clock. None of these functions may be called while one of larder's locks is held, except
- * os_now_ms() and os_wake().
+ * os_now_ms() and os_wake(). All keep errno: a free() may come down here, and must not change it.
  */
 #ifndef LARDER_OS_H
 #define LARDER_OS_H

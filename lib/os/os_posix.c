@@ -48,10 +48,13 @@ void *os_reserve(size_t size, size_t alignment)
     size_t extra = alignment > page ? alignment - page : 0;
     if (size > SIZE_MAX - extra)
         return NULL;
+    int error = errno;
     char *start =
         mmap(NULL, size + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (start == MAP_FAILED)
+    if (start == MAP_FAILED) {
+        errno = error;
         return NULL;
+    }
     char *aligned = (char *)(((uintptr_t)start + alignment - 1) & ~(uintptr_t)(alignment - 1));
     if (aligned != start)
         munmap(start, (size_t)(aligned - start));
@@ -61,28 +64,39 @@ void *os_reserve(size_t size, size_t alignment)
 #ifdef MADV_NOHUGEPAGE
     (void)madvise(aligned, size, MADV_NOHUGEPAGE); /* fails where there are no huge pages: fine */
 #endif
+    errno = error;
     return aligned;
 }
 
 int os_commit(void *ptr, size_t size)
 {
-    return mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0 ? 0 : -errno;
+    int error = errno;
+    int result = mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0 ? 0 : -errno;
+    errno = error;
+    return result;
 }
 
 int os_discard(void *ptr, size_t size)
 {
-    return madvise(ptr, size, MADV_DONTNEED) == 0 ? 0 : -errno;
+    int error = errno;
+    int result = madvise(ptr, size, MADV_DONTNEED) == 0 ? 0 : -errno;
+    errno = error;
+    return result;
 }
 
 void os_unmap(void *ptr, size_t size)
 {
+    int error = errno;
     munmap(ptr, size);
+    errno = error;
 }
 
 void *os_map(size_t size)
 {
+    int error = errno;
     void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    errno = error;
     return ptr == MAP_FAILED ? NULL : ptr;
 }
 
@@ -97,6 +111,7 @@ void os_wait(_Atomic uint32_t *word, uint32_t value, unsigned timeout_us)
 {
     struct timespec timeout = {.tv_sec = (time_t)(timeout_us / 1000000u),
                                .tv_nsec = (long)(timeout_us % 1000000u) * 1000};
+    int error = errno;
 #if defined(__linux__) && defined(SYS_futex)
     syscall(WAIT_CALL, (uint32_t *)word, FUTEX_WAIT_PRIVATE, value, &timeout, NULL, 0);
 #else
@@ -104,12 +119,15 @@ void os_wait(_Atomic uint32_t *word, uint32_t value, unsigned timeout_us)
     (void)word;
     nanosleep(&timeout, NULL);
 #endif
+    errno = error;
 }
 
 void os_wake(_Atomic uint32_t *word)
 {
 #if defined(__linux__) && defined(SYS_futex)
+    int error = errno;
     syscall(SYS_futex, (uint32_t *)word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    errno = error;
 #else
     (void)word;
 #endif
@@ -124,8 +142,10 @@ enum { BARRIER_PRIVATE = 1 << 3, BARRIER_REGISTER_PRIVATE = 1 << 4 };
 
 void os_barrier_prepare(void)
 {
+    int error = errno;
     bool found = syscall(SYS_membarrier, BARRIER_REGISTER_PRIVATE, 0, 0) == 0 &&
                  syscall(SYS_membarrier, BARRIER_PRIVATE, 0, 0) == 0;
+    errno = error;
     atomic_store_explicit(&os_barrier_found, found, memory_order_relaxed);
 }
 

@@ -28,7 +28,6 @@ always  want  libmimalloc2.0|libmimalloc3         so:libmimalloc.so    compared 
 always  want  libjemalloc2                        so:libjemalloc.so    compared by `pick`
 always  want  libtcmalloc-minimal4|libtcmalloc-minimal4t64  so:libtcmalloc_minimal.so  compared by `pick`
 all     must  clang                               cmd:clang            second compiler
-all     want  spin                                cmd:spin             checks the models in tests/model
 all     must  qemu-user                           cmd:qemu-aarch64     runs the tests built for other machines
 all     must  gcc-aarch64-linux-gnu               cmd:aarch64-linux-gnu-gcc    compiler for 64-bit ARM
 all     must  libc6-dev-arm64-cross               file:/usr/aarch64-linux-gnu/include/stdlib.h    its C library
