@@ -129,7 +129,7 @@ template <typename Round> bool warm_up(const allocator &a, std::size_t bytes)
 /* By each thread of a run. */
 template <typename Round> void run(benchmark::State &state, case_of c)
 {
-    static const char no_memory[] = "the allocator returned NULL: free memory or raise the limits";
+    const session_processor processor(state);
     const allocator *entered = session_enter(state, c.backend);
     if (entered == nullptr) {
         return;
@@ -137,17 +137,19 @@ template <typename Round> void run(benchmark::State &state, case_of c)
     const allocator a = *entered; /* in this thread's own cache lines */
     if (!warm_up<Round>(a, c.bytes)) {
         /* Not a return: the other threads, which may be lucky, wait for this one at the loop. */
-        session_fail(state, no_memory);
+        session_fail(state, session_no_memory);
     }
+    session_begin(state);
     for (auto _ : state) {
         if (!Round::run(a, c.bytes)) {
-            session_fail(state, no_memory);
+            session_fail(state, session_no_memory);
             break;
         }
     }
     benchmark::IterationCount pairs =
         state.iterations() * static_cast<benchmark::IterationCount>(Round::pairs);
     state.SetItemsProcessed(pairs);
+    session_end(state, 2 * pairs * state.threads());
     /* Seconds; the console prints it as "7.1ns". */
     state.counters["time_per_pair"] = benchmark::Counter(
         static_cast<double>(pairs), benchmark::Counter::kIsRate | benchmark::Counter::kInvert);

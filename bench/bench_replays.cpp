@@ -37,29 +37,36 @@ struct case_of {
 };
 
 /* Prepared on first use, which the filter may never ask for. Without operations: not yet. */
-std::map<std::string, program> programs;
+struct replayed_trace {
+    program steps;
+    std::uint64_t peak_live_bytes;
+};
+std::map<std::string, replayed_trace> programs;
 
-bool prepare(const std::string &path, program *out, char *why, std::size_t why_size)
+bool prepare(const std::string &path, replayed_trace *out, char *why, std::size_t why_size)
 {
     const trace_options options = {};
     trace loaded;
     if (trace_load(path.c_str(), &options, &loaded, why, why_size) != 0) {
         return false;
     }
-    bool fine = trace_filter_min_size(&loaded, min_size) == 0 && program_build(&loaded, out) == 0;
+    trace_facts facts = {};
+    bool fine = trace_filter_min_size(&loaded, min_size) == 0 &&
+                trace_get_facts(&loaded, &facts) == 0 && program_build(&loaded, &out->steps) == 0;
+    out->peak_live_bytes = facts.peak_live_bytes;
     trace_unload(&loaded);
     if (!fine) {
         snprintf(why, why_size, "%s: no memory to prepare it", path.c_str());
-    } else if (out->op_count == 0) {
+    } else if (out->steps.op_count == 0) {
         snprintf(why, why_size, "%s: no block has 1024 bytes or more", path.c_str());
     }
-    return fine && out->op_count > 0;
+    return fine && out->steps.op_count > 0;
 }
 
 /* Within the loop's single round: the engine's passes stand for all of the iterations. */
 void replay_iterations(benchmark::State &state, const allocator &a, const case_of &c)
 {
-    const program &prepared = programs.at(*c.path);
+    const replayed_trace &prepared = programs.at(*c.path);
     const benchmark::IterationCount wanted = state.max_iterations;
     const benchmark::IterationCount with_warm_up = wanted + (wanted + 1) / 2;
     replay_settings settings = {};
@@ -68,7 +75,7 @@ void replay_iterations(benchmark::State &state, const allocator &a, const case_o
         with_warm_up < REPLAY_PASSES_MIN ? REPLAY_PASSES_MIN : static_cast<unsigned>(with_warm_up);
     replay_result result = {};
     char why[512];
-    if (replay_run(&prepared, &a, &settings, &result, why, sizeof why) != 0) {
+    if (replay_run(&prepared.steps, &a, &settings, &result, why, sizeof why) != 0) {
         session_fail(state, why);
         return;
     }
@@ -76,13 +83,22 @@ void replay_iterations(benchmark::State &state, const allocator &a, const case_o
     state.SetIterationTime(pass_ns * 1e-9 * static_cast<double>(wanted));
     state.counters["ns_per_op"] = result.ns_per_op;
     state.counters["faults_per_pass"] = result.faults_per_pass;
+    allocator_report report;
+    allocator_get_report(&a, &report);
+    if (report.metadata_bytes != UINT64_MAX) {
+        state.counters["metadata_bytes"] = static_cast<double>(report.metadata_bytes);
+    }
+    state.counters["peak_live_bytes"] = static_cast<double>(prepared.peak_live_bytes);
+    if (report.peak_held_bytes != UINT64_MAX) {
+        state.counters["held_bytes"] = static_cast<double>(report.peak_held_bytes);
+    }
 }
 
 void run(benchmark::State &state, case_of c)
 {
     char why[512];
-    program &prepared = programs.at(*c.path);
-    if (prepared.op_count == 0 && !prepare(*c.path, &prepared, why, sizeof why)) {
+    replayed_trace &prepared = programs.at(*c.path);
+    if (prepared.steps.op_count == 0 && !prepare(*c.path, &prepared, why, sizeof why)) {
         session_fail(state, why);
         return;
     }
@@ -94,7 +110,7 @@ void run(benchmark::State &state, case_of c)
         replay_iterations(state, *a, c);
     }
     state.SetItemsProcessed(state.iterations() *
-                            static_cast<benchmark::IterationCount>(prepared.op_count));
+                            static_cast<benchmark::IterationCount>(prepared.steps.op_count));
 }
 
 /* "traces/mobilenet_v2.txt.gz" is mobilenet_v2. */
@@ -107,7 +123,7 @@ std::string name_of(const std::string &path)
 void add(const char *family, const char *backend, const std::string &path, replay_touch touch)
 {
     std::string name = std::string(family) + "/" + backend + "/" + name_of(path);
-    const std::string *key = &programs.emplace(path, program{}).first->first;
+    const std::string *key = &programs.emplace(path, replayed_trace{}).first->first;
     benchmark::RegisterBenchmark(name.c_str(), run, case_of{backend, key, touch})
         ->Unit(benchmark::kMicrosecond)
         ->UseManualTime()

@@ -12,6 +12,9 @@
 /* pair, batch_lifo, batch_fifo and pair_threads. The names must outlive the benchmarks. */
 void register_pairs(const std::vector<const char *> &backends);
 
+/* crossing. */
+void register_crossings(const std::vector<const char *> &backends);
+
 /* replay and replay_touched, for each of the trace files. */
 void register_replays(const std::vector<const char *> &backends,
                       const std::vector<std::string> &traces);

@@ -15,8 +15,10 @@
 #include <vector>
 
 #include "allocator.h"
+#include "backends.h"
 #include "context.h"
 #include "families.h"
+#include "peer.h"
 #include "session.h"
 
 extern "C" {
@@ -35,6 +37,7 @@ char default_min_time[] = DEFAULT_MIN_TIME_FLAG;
 
 struct arguments {
     std::vector<char *> for_library; /* ended by nullptr */
+    std::string backends;            /* empty: all of this process */
     std::string traces;
     bool traces_chosen; /* by the user, who will want to know where they are not there */
 };
@@ -42,21 +45,31 @@ struct arguments {
 void print_help()
 {
     std::printf(
-        "usage: larder-bench [--traces DIR] [--benchmark_...]\n"
+        "usage: larder-bench [--backends LIST] [--traces DIR] [--benchmark_...]\n"
         "\n"
         "Times larder and other allocators: pairs of allocate and free (pair), batches of 16\n"
-        "(batch_lifo, batch_fifo), pairs on several threads (pair_threads), and recorded traces\n"
-        "(replay, replay_touched). A benchmark is called FAMILY/BACKEND/CASE; backends are:\n");
+        "(batch_lifo, batch_fifo), pairs on several threads (pair_threads), blocks that one "
+        "thread\n"
+        "allocates and another frees (crossing), and recorded traces (replay, replay_touched). A\n"
+        "benchmark is called FAMILY/BACKEND/CASE; backends are:\n");
     for (const char *const *name = allocator_names(); *name != nullptr; name++) {
         std::printf("  %-18s %s\n", *name, allocator_summary(*name));
     }
+    std::printf("and, each in a process of its own, alone behind --backends:\n");
+    for (const char *const *name = peer_names(); *name != nullptr; name++) {
+        std::printf("  %-18s %s\n", *name, peer_summary(*name));
+    }
     std::printf(
-        "One that this machine lacks is left out, with a line on stderr. To measure an allocator\n"
-        "that replaces malloc, preload it and look at system.\n"
+        "  preload:PATH       any other library that defines malloc\n"
+        "One that this machine lacks is left out, with a line on stderr. bench/interleave runs "
+        "all\n"
+        "of them, a process each, and merges the results.\n"
         "\n"
-        "  --traces DIR  the traces to replay, *.txt, also .gz and .zst; default:\n"
-        "                LARDER_BENCH_TRACES in the environment, else those in larder's sources\n"
-        "  --help        this text\n"
+        "  --backends LIST  names, separated by commas; default: all of the first list\n"
+        "  --traces DIR     the traces to replay, *.txt, also .gz and .zst; default:\n"
+        "                   LARDER_BENCH_TRACES in the environment, else those in larder's "
+        "sources\n"
+        "  --help           this text\n"
         "\n"
         "Examples:\n"
         "  larder-bench --benchmark_filter='^pair/.*/4KiB$'\n"
@@ -75,6 +88,26 @@ int usage_error(const char *text)
     return exit_usage;
 }
 
+/*
+ * The value of our option `name` at argv[i], as "--name VALUE" or "--name=VALUE"; moves i past it.
+ * nullptr: argv[i] is something else. An option without its value: `missing` is set.
+ */
+const char *value_of(const char *name, int argc, char **argv, int &i, bool &missing)
+{
+    std::size_t length = std::strlen(name);
+    if (std::strncmp(argv[i], name, length) != 0) {
+        return nullptr;
+    }
+    if (argv[i][length] == '=') {
+        return argv[i] + length + 1;
+    }
+    if (argv[i][length] != '\0') {
+        return nullptr;
+    }
+    missing = i + 1 == argc;
+    return missing ? nullptr : argv[++i];
+}
+
 /* Takes what is ours out of the arguments. Returns an exit code, or -1 to go on. */
 int read_arguments(int argc, char **argv, arguments &out)
 {
@@ -90,15 +123,14 @@ int read_arguments(int argc, char **argv, arguments &out)
             print_help();
             return exit_fine;
         }
-        if (std::strcmp(argv[i], "--traces") == 0) {
-            if (i + 1 == argc) {
-                return usage_error("--traces takes a directory");
-            }
-            out.traces = argv[++i];
+        bool missing = false;
+        if (const char *value = value_of("--traces", argc, argv, i, missing)) {
+            out.traces = value;
             out.traces_chosen = true;
-        } else if (std::strncmp(argv[i], "--traces=", std::strlen("--traces=")) == 0) {
-            out.traces = argv[i] + std::strlen("--traces=");
-            out.traces_chosen = true;
+        } else if (const char *list = value_of("--backends", argc, argv, i, missing)) {
+            out.backends = list;
+        } else if (missing) {
+            return usage_error("--traces and --backends take a value");
         } else {
             out.for_library.push_back(argv[i]);
         }
@@ -132,24 +164,6 @@ std::vector<std::string> find_traces(const std::string &directory)
     return found;
 }
 
-/* The backends that can be opened here, in the order of the tables. */
-std::vector<const char *> find_backends()
-{
-    std::vector<const char *> found;
-    for (const char *const *name = allocator_names(); *name != nullptr; name++) {
-        allocator opened;
-        char why[512];
-        if (allocator_open(*name, &opened, why, sizeof why) != 0) {
-            std::fprintf(stderr, "larder-bench: %s left out: %s\n", *name, why);
-            continue;
-        }
-        add_backend_context(opened);
-        allocator_close(&opened);
-        found.push_back(*name);
-    }
-    return found;
-}
-
 } // namespace
 
 int main(int argc, char **argv)
@@ -158,6 +172,15 @@ int main(int argc, char **argv)
     int result = read_arguments(argc, argv, args);
     if (result >= 0) {
         return result;
+    }
+    std::string why;
+    if (!backends_choose(args.backends, why)) {
+        return usage_error(why.c_str());
+    }
+    if (backends_need_preload()) {
+        backends_restart_preloaded(argv, why);
+        std::fprintf(stderr, "larder-bench: %s\n", why.c_str());
+        return exit_failed;
     }
     int count = static_cast<int>(args.for_library.size()) - 1;
     benchmark::Initialize(&count, args.for_library.data());
@@ -182,8 +205,12 @@ int main(int argc, char **argv)
         return exit_failed;
     }
     add_machine_context();
-    std::vector<const char *> backends = find_backends();
+    std::vector<const char *> backends = backends_find();
+    if (backends.empty()) {
+        return exit_failed;
+    }
     register_pairs(backends);
+    register_crossings(backends);
     register_replays(backends, traces);
     /* It says itself on stderr that nothing matched. */
     bool matched = benchmark::RunSpecifiedBenchmarks() > 0;

@@ -13,6 +13,7 @@
 
 #include "allocator.h"
 #include "peer.h"
+#include "peer_malloc.h"
 
 #define ALLOCATOR_COUNT 9
 
@@ -155,7 +156,7 @@ static bool open_named(const char *name, struct allocator *allocator)
 static struct allocator_report report_of(const struct allocator *allocator)
 {
     struct allocator_report report;
-    allocator->report(allocator->context, &report);
+    allocator_get_report(allocator, &report);
     return report;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "peer.h"
+#include "peer_malloc.h"
 #include "tool.h"
 
 bool backend_is_known(const char *name)
@@ -42,33 +43,11 @@ void backend_restart_preloaded(const char *name, int argc, char **argv, char *wh
     free(arguments);
 }
 
-/* "jemalloc 5.3.0" under the name jemalloc reads better as "5.3.0". */
-static const char *without_product(const char *version, const char *name)
-{
-    size_t length = strlen(name);
-    return strncmp(version, name, length) == 0 && version[length] == ' ' ? version + length + 1
-                                                                         : version;
-}
-
 int backend_open(const char *name, bool preloaded, struct allocator *out, char *why,
                  size_t why_size)
 {
-    if (!preloaded) {
-        return allocator_open(name, out, why, why_size);
-    }
-    unsetenv("LD_PRELOAD");
-    if (!peer_malloc_is_preloaded()) {
-        snprintf(why, why_size,
-                 "malloc is still this program's own although a library was preloaded: name one "
-                 "that defines malloc for this machine");
-        return -ENODEV;
-    }
-    int result = allocator_open("system", out, why, why_size);
-    if (result == 0) {
-        out->version = without_product(out->version, name);
-        out->name = name;
-    }
-    return result;
+    return preloaded ? peer_malloc_open(name, out, why, why_size)
+                     : allocator_open(name, out, why, why_size);
 }
 
 void backend_print_list(FILE *out)

@@ -24,7 +24,8 @@
 
 #define SUB "pick"
 #define ALL_BACKENDS                                                                               \
-    "larder,larder-exact,larder-mimalloc,system,mimalloc,jemalloc,tcmalloc,scudo,c10-design,none"
+    "larder,larder-exact,larder-mimalloc,system,mimalloc,jemalloc,tcmalloc,tbbmalloc,scudo,"       \
+    "scudo-android,c10-design,none"
 
 static void print_help(void)
 {

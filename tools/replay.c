@@ -329,10 +329,7 @@ static int measure(struct outcome *outcome)
 
 static int run(const struct options *options)
 {
-    struct outcome outcome = {
-        .options = options,
-        .report = {UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
-    };
+    struct outcome outcome = {.options = options};
     char why[512];
     if (backend_open(options->backend, options->preloaded, &outcome.allocator, why, sizeof why) !=
         0) {
@@ -344,9 +341,7 @@ static int run(const struct options *options)
     }
     int result = measure(&outcome);
     if (result == TOOL_FINE) {
-        if (outcome.allocator.report != NULL) {
-            outcome.allocator.report(outcome.allocator.context, &outcome.report);
-        }
+        allocator_get_report(&outcome.allocator, &outcome.report);
         if (options->json) {
             print_json(&outcome);
         } else {

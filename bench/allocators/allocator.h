@@ -23,6 +23,12 @@ struct allocator_report {
     uint64_t peak_held_bytes;
     uint64_t live_bytes;
     uint64_t cached_bytes;
+    uint64_t metadata_bytes;
+    /* since it was opened */
+    uint64_t calls; /* allocations and frees that succeeded */
+    uint64_t lock_acquisitions;
+    uint64_t depot_exchanges; /* magazines that threads handed over */
+    uint64_t backend_calls;   /* for memory, to give it back, or to discard pages */
 };
 
 struct allocator {
@@ -35,7 +41,7 @@ struct allocator {
     void *(*allocate_aligned)(void *context, size_t alignment, size_t size);
     void *(*reallocate)(void *context, void *ptr, size_t size);
     void (*release)(void *context, void *ptr);
-    /* optional, NULL: none */
+    /* optional, NULL: none. Fields come in as UINT64_MAX; see allocator_get_report(). */
     void (*report)(void *context, struct allocator_report *out);
     void (*close)(void *context);
 };
@@ -51,6 +57,9 @@ struct allocator {
  * its own.
  */
 int allocator_open(const char *name, struct allocator *out, char *why, size_t why_size);
+
+/* What it says of itself; every field UINT64_MAX where it says nothing. */
+void allocator_get_report(const struct allocator *allocator, struct allocator_report *out);
 
 /* Gives the allocator up; its blocks must have been released. */
 void allocator_close(struct allocator *allocator);

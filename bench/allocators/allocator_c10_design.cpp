@@ -97,7 +97,7 @@ public:
     void free(void *ptr);
     /* The size asked for; nothing for a pointer that is not ours. */
     std::optional<std::size_t> size_of(void *ptr);
-    allocator_report report();
+    void report(allocator_report &out);
     ~caching_allocator();
 
 private:
@@ -177,15 +177,16 @@ std::optional<std::size_t> caching_allocator::size_of(void *ptr)
     return found == allocation_map.end() ? std::nullopt : std::optional(found->second);
 }
 
-allocator_report caching_allocator::report()
+void caching_allocator::report(allocator_report &out)
 {
     std::lock_guard<std::mutex> guard(mutex);
-    allocator_report out = {held_bytes, peak_held_bytes, held_bytes, 0};
+    out.held_bytes = held_bytes;
+    out.peak_held_bytes = peak_held_bytes;
+    out.cached_bytes = 0;
     for (const auto &[size, stack] : available_map) {
         out.cached_bytes += size * stack.size();
     }
-    out.live_bytes -= out.cached_bytes;
-    return out;
+    out.live_bytes = held_bytes - out.cached_bytes;
 }
 
 caching_allocator::~caching_allocator()
@@ -239,7 +240,7 @@ void *c10_reallocate(void *context, void *ptr, std::size_t size)
 
 void c10_report(void *context, allocator_report *out)
 {
-    *out = instance_of(context).report();
+    instance_of(context).report(*out);
 }
 
 void c10_close(void *context)

@@ -40,6 +40,12 @@ static void larder_report(void *context, struct allocator_report *out)
             .peak_held_bytes = stats.peak_held_bytes,
             .live_bytes = stats.live_bytes,
             .cached_bytes = stats.cached_bytes,
+            .metadata_bytes = stats.metadata_bytes,
+            .calls = stats.allocations + stats.frees,
+            .lock_acquisitions = stats.lock_acquisitions,
+            .depot_exchanges = stats.depot_exchanges,
+            .backend_calls =
+                stats.backend_allocations + stats.backend_frees + stats.backend_discards,
         };
     }
 }

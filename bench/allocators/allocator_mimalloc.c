@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "peer.h"
+#include "peer_malloc.h"
 
 struct mimalloc {
     void *library;

@@ -15,7 +15,7 @@
 #include <android/api-level.h>
 #endif
 
-#include "peer.h"
+#include "peer_malloc.h"
 
 static void *system_allocate(void *context, size_t size)
 {

@@ -50,6 +50,24 @@ int allocator_open(const char *name, struct allocator *out, char *why, size_t wh
     return result;
 }
 
+void allocator_get_report(const struct allocator *allocator, struct allocator_report *out)
+{
+    *out = (struct allocator_report){
+        .held_bytes = UINT64_MAX,
+        .peak_held_bytes = UINT64_MAX,
+        .live_bytes = UINT64_MAX,
+        .cached_bytes = UINT64_MAX,
+        .metadata_bytes = UINT64_MAX,
+        .calls = UINT64_MAX,
+        .lock_acquisitions = UINT64_MAX,
+        .depot_exchanges = UINT64_MAX,
+        .backend_calls = UINT64_MAX,
+    };
+    if (allocator->report != NULL) {
+        allocator->report(allocator->context, out);
+    }
+}
+
 void allocator_close(struct allocator *allocator)
 {
     if (allocator->close != NULL) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Finding and naming the allocators that replace malloc: see peer.h.
+ * Finding the allocators that replace malloc: see peer.h.
  *
  * Whether the linker finds a library, only the linker knows. A child process asks it with dlopen()
  * and exits: these libraries install themselves when loaded and must not stay in the process that
@@ -20,6 +20,10 @@
 
 #define PRELOAD_PREFIX "preload:"
 
+#define SCUDO_LIBRARIES                                                                            \
+    "/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-*.so",                     \
+        "/usr/lib/clang/*/lib/*/libclang_rt.scudo_standalone*.so"
+
 static const struct peer {
     const char *name;
     const char *libraries[5]; /* names for the linker, or patterns for glob(), best first */
@@ -31,11 +35,18 @@ static const struct peer {
      {"libtcmalloc.so.4", "libtcmalloc_minimal.so.4", "libtcmalloc.so", "libtcmalloc_minimal.so"},
      "libtcmalloc-minimal4",
      "tcmalloc of gperftools, preloaded"},
+    {"tbbmalloc",
+     {"libtbbmalloc_proxy.so.2", "libtbbmalloc_proxy.so"},
+     "libtbbmalloc2",
+     "tbbmalloc of oneTBB, preloaded"},
     {"scudo",
-     {"/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-*.so",
-      "/usr/lib/clang/*/lib/*/libclang_rt.scudo_standalone*.so"},
+     {SCUDO_LIBRARIES},
      "libclang-rt-14-dev",
      "scudo of LLVM, what Android ships, preloaded"},
+    {PEER_SCUDO_ANDROID,
+     {SCUDO_LIBRARIES},
+     "libclang-rt-14-dev",
+     "the same, with the cache of large blocks that Android sets"},
 };
 
 #define PEER_COUNT (sizeof peers / sizeof peers[0])
@@ -148,110 +159,6 @@ int peer_library(const char *name, char *out, size_t out_size, char *why, size_t
              "preload:PATH",
              peer->package);
     return -ENODEV;
-}
-
-static bool find_malloc(Dl_info *info)
-{
-    void *symbol = dlsym(RTLD_DEFAULT, "malloc");
-    return symbol != NULL && dladdr(symbol, info) != 0 && info->dli_fname != NULL;
-}
-
-bool peer_malloc_file(char *out, size_t out_size)
-{
-    Dl_info info;
-    if (!find_malloc(&info)) {
-        return false;
-    }
-    snprintf(out, out_size, "%s", info.dli_fname);
-    return true;
-}
-
-bool peer_malloc_is_preloaded(void)
-{
-    static const char in_this_program = 0;
-    Dl_info malloc_info, program_info;
-    return find_malloc(&malloc_info) && !peer_is_libc(malloc_info.dli_fname) &&
-           dladdr(&in_this_program, &program_info) != 0 &&
-           malloc_info.dli_fbase != program_info.dli_fbase;
-}
-
-static const char *base_name(const char *file)
-{
-    const char *slash = strrchr(file, '/');
-    return slash != NULL ? slash + 1 : file;
-}
-
-bool peer_is_libc(const char *file)
-{
-    const char *base = base_name(file);
-    return strncmp(base, "libc.", 5) == 0 || strncmp(base, "libc-", 5) == 0 ||
-           strncmp(base, "ld-musl", 7) == 0;
-}
-
-static bool jemalloc_version(char *out, size_t out_size)
-{
-    int (*mallctl)(const char *, void *, size_t *, void *, size_t);
-    const char *version = NULL;
-    size_t size = sizeof version;
-    *(void **)&mallctl = dlsym(RTLD_DEFAULT, "mallctl");
-    if (mallctl == NULL || mallctl("version", &version, &size, NULL, 0) != 0) {
-        return false;
-    }
-    /* "5.3.0-0-g54eaed1d..." */
-    snprintf(out, out_size, "jemalloc %.*s", (int)strcspn(version, "-"), version);
-    return true;
-}
-
-static bool tcmalloc_version(char *out, size_t out_size)
-{
-    const char *(*version)(int *, int *, const char **);
-    *(void **)&version = dlsym(RTLD_DEFAULT, "tc_version");
-    if (version == NULL) {
-        return false;
-    }
-    snprintf(out, out_size, "%s", version(NULL, NULL, NULL)); /* "gperftools 2.10" */
-    return true;
-}
-
-/* It is 209 for 2.0.9; newer releases use two digits a part, as 20405 for 2.4.5. */
-void peer_format_mimalloc_version(int number, char *out, size_t out_size)
-{
-    int step = number >= 10000 ? 100 : 10;
-    snprintf(out, out_size, "%d.%d.%d", number / (step * step), number / step % step,
-             number % step);
-}
-
-static bool mimalloc_version(char *out, size_t out_size)
-{
-    char number[32];
-    int (*version)(void);
-    *(void **)&version = dlsym(RTLD_DEFAULT, "mi_version");
-    if (version == NULL) {
-        return false;
-    }
-    peer_format_mimalloc_version(version(), number, sizeof number);
-    snprintf(out, out_size, "mimalloc %s", number);
-    return true;
-}
-
-/* Scudo does not say its version; its path does: .../clang/14.0.6/lib/... */
-static bool scudo_version(const char *file, char *out, size_t out_size)
-{
-    const char *directory = strstr(file, "/clang/");
-    if (strstr(base_name(file), "scudo") == NULL || directory == NULL) {
-        return false;
-    }
-    directory += strlen("/clang/");
-    snprintf(out, out_size, "llvm %.*s", (int)strcspn(directory, "/"), directory);
-    return true;
-}
-
-void peer_version(const char *file, char *out, size_t out_size)
-{
-    if (!jemalloc_version(out, out_size) && !tcmalloc_version(out, out_size) &&
-        !mimalloc_version(out, out_size) && !scudo_version(file, out, out_size)) {
-        snprintf(out, out_size, "%s", base_name(file));
-    }
 }
 
 const char *const *peer_names(void)

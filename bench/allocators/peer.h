@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocators that are measured by replacing malloc: jemalloc, tcmalloc, scudo, and "preload:PATH"
- * for any other. A tool starts itself again with LD_PRELOAD set to peer_library() and there opens
- * "system".
+ * Allocators that are measured by replacing malloc: jemalloc, tcmalloc, tbbmalloc, scudo, and
+ * "preload:PATH" for any other. A tool starts itself again with LD_PRELOAD set to peer_library()
+ * and there calls peer_malloc_open().
  */
 #ifndef LARDER_BENCH_PEER_H
 #define LARDER_BENCH_PEER_H
@@ -14,6 +14,9 @@
 extern "C" {
 #endif
 
+/* scudo with settings of its own, which peer_malloc_open() makes. */
+#define PEER_SCUDO_ANDROID "scudo-android"
+
 /* Whether the name is one of them. */
 bool peer_is_one(const char *name);
 
@@ -23,24 +26,6 @@ bool peer_is_one(const char *name);
  * linker.
  */
 int peer_library(const char *name, char *out, size_t out_size, char *why, size_t why_size);
-
-/* The file that this process's malloc comes from; false where that cannot be told. */
-bool peer_malloc_file(char *out, size_t out_size);
-
-/*
- * Whether this process's malloc is a preloaded library's: neither the C library's nor one that was
- * linked into the program, as sanitizers do.
- */
-bool peer_malloc_is_preloaded(void);
-
-/* Whether a file, as peer_malloc_file() tells it, is the C library. */
-bool peer_is_libc(const char *file);
-
-/* Product and version of the malloc of this process, which is that of `file`: "jemalloc 5.3.0". */
-void peer_version(const char *file, char *out, size_t out_size);
-
-/* What mi_version() returns, as "2.0.9". */
-void peer_format_mimalloc_version(int number, char *out, size_t out_size);
 
 /* Their names, ended by NULL, without "preload:PATH". */
 const char *const *peer_names(void);
