@@ -39,6 +39,12 @@ all     want  libxnnpack-dev                      file:/usr/include/xnnpack.h   
 all     want  libpthreadpool-dev                  file:/usr/include/pthreadpool.h  a header that XNNPACK's includes
 extra   want  libtorch-dev                        file:/usr/include/c10/core/Allocator.h  PyTorch: its adapter
 extra   want  python3-torch                       file:/usr/lib/python3/dist-packages/torch/__init__.py  PyTorch for Python: its adapter's example
+engines want  nodejs                              cmd:node             runs ONNX Runtime
+engines want  npm                                 cmd:npm              installs ONNX Runtime, into build/engines/
+engines want  python3-torchvision                 file:/usr/lib/python3/dist-packages/torchvision/__init__.py  the networks that engines run
+engines want  libtbbmalloc2                       so:libtbbmalloc_proxy.so  compared under the engines
+engines want  libclang-rt-dev                     file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux  scudo: compared under the engines
+engines want  zstd                                cmd:zstd             compresses traces that are recorded anew
 END
 }
 
@@ -61,12 +67,16 @@ recognised() {
     esac
 }
 
-# Prints the rows of the table that are missing for `always`, for `all`, which has those of `always`, or as `extra`.
+# Prints the rows of the table that are missing for `always`; for `all`, which has those of `always`; for `engines`, which
+# has those of `extra`, too; or as `extra`.
 missing_packages() {
     local installed when how names probe reason
     installed=$(dpkg_installed)
     while read -r when how names probe reason; do
-        [ "$when" = "$1" ] || [ "$when $1" = "always all" ] || continue
+        case "$when $1" in
+        "$1 $1" | 'always all' | 'always engines' | 'extra engines') ;;
+        *) continue ;;
+        esac
         grep -qxE "${names//./\\.}" <<<"$installed" || recognised "$probe" ||
             printf '%s %s %s\n' "$how" "$names" "$reason"
     done < <(package_table)
