@@ -8,7 +8,9 @@
  *
  * Writers hold the shard's spinlock. They change a slot in three steps: key = 0, value, key, each with release
  * order. A reader loads key, value, key with acquire order: if both keys are the one it looks for, the value
- * belonged to that key. So a hit is valid without a lock however the slots move.
+ * belonged to that key. So a hit is valid without a lock however the slots move. (Only if the key is removed and entered again in between,
+ * and another stood in its slot meanwhile, may the value be the other's: the caller's misuse, against which lookup.c looks at the
+ * record's own address. tests/model/map.pml checks all of this.)
  *
  * A miss is less simple: removal closes gaps by moving later entries towards their home slot (no tombstones, so tables
  * stay short under churn), and a reader may pass the new place before and the old one after

@@ -25,7 +25,8 @@ int allocation_map_set_shards(unsigned shards);
 /* Prepares the map if that has not been done. 0 or -ENOMEM. */
 int allocation_map_prepare(void);
 
-/* Lookups take no lock; NULL where the address is unknown. The map must have been prepared. */
+/* Lookups take no lock; NULL where the address is unknown. The map must have been prepared. Of an address that comes and goes
+ * meanwhile, the record of another may be returned: the caller compares. */
 struct region *allocation_map_region(uintptr_t address);
 struct block_record *allocation_map_block(uintptr_t address);
 

@@ -226,7 +226,7 @@ struct larder *cache_next_instance(struct larder *previous)
     return next;
 }
 
-void cache_disown_heaps(const void *self)
+void cache_disown_heaps(const heap_lock_user_t *self)
 {
     spinlock_lock(&registry.lock);
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
@@ -411,8 +411,8 @@ void cache_fork_prepare(void)
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_lock(&l->depots[c].lock);
         exact_fork_lock(&l->exact);
-        heap_lock_enter(&l->small_heap.lock, thread_self());
-        span_heap_lock_settled(&l->heap);
+        span_heap_lock_for_fork(&l->small_heap);
+        span_heap_lock_for_fork(&l->heap);
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_lock(&r->runs_lock);
         }

@@ -183,7 +183,7 @@ bool backend_can_discard(const struct larder *instance);
 /* ---- instances ---- */
 
 /* The thread that `self` names ends: no heap of any instance stays biased to it. */
-void cache_disown_heaps(const void *self);
+void cache_disown_heaps(const heap_lock_user_t *self);
 /* NULL with errno set; the configuration has been checked. */
 struct larder *cache_create_instance(const char *name, const larder_config_t *config);
 /* Returns the number of blocks still live. */

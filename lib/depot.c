@@ -6,7 +6,7 @@
  * magazine holds. A full magazine is taken from the top of its stack: the blocks last used are the warmest.
  * `full_min` is the working-set measure of Bonwick & Adams (2001): the least number of full magazines since
  * the last reap have not been needed by anybody, and are what a reap frees; two reaps without any traffic free
- * everything.
+ * everything. tests/model/depot.pml checks that no block is lost or doubled on the way.
  *
  * A run is linked here while it has free blocks. Runs are taken from the front and inserted at the front
  * when they get their first free block, so that few runs are in use and the others become empty.

@@ -2,12 +2,12 @@
 #include "heap_lock.h"
 
 /* Takes the bias away from its owner; the spinlock is held. */
-static void revoke(heap_lock_t *lock)
+static void revoke(heap_lock_t *lock, heap_lock_user_t *owner)
 {
     /* seq_cst and the barrier: before the owner's next look, or after its store of busy */
     atomic_store_explicit(&lock->owner, NULL, memory_order_seq_cst);
     os_barrier_everywhere();
-    for (int i = 0; atomic_load_explicit(&lock->busy, memory_order_acquire) != 0; i++) {
+    for (int i = 0; atomic_load_explicit(&owner->busy, memory_order_acquire) != 0; i++) {
         if (i < 100) {
             os_pause();
         } else {
@@ -19,13 +19,13 @@ static void revoke(heap_lock_t *lock)
                                                                       : HEAP_LOCK_LAST_STREAK;
 }
 
-__attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, const void *self)
+__attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self)
 {
     spinlock_lock(&lock->spin);
-    const void *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
+    heap_lock_user_t *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
     if (owner != NULL && owner != self)
-        revoke(lock);
-    lock->by_bias = false;
+        revoke(lock, owner);
+    lock->by_bias = NULL;
     if (self == NULL || self != lock->last) {
         lock->last = self;
         lock->streak = 0;
@@ -40,11 +40,11 @@ __attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, const voi
     }
 }
 
-void heap_lock_disown(heap_lock_t *lock, const void *self)
+void heap_lock_disown(heap_lock_t *lock, const heap_lock_user_t *self)
 {
-    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) != self)
-        return;
+    /* Not without the spinlock, though another be the owner already: he may still be looking at busy. */
     spinlock_lock(&lock->spin);
+    spinlock_uncount(&lock->spin);
     if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == self) {
         atomic_store_explicit(&lock->owner, NULL, memory_order_relaxed);
     }
@@ -56,7 +56,6 @@ void heap_lock_disown(heap_lock_t *lock, const void *self)
 void heap_lock_reset(heap_lock_t *lock)
 {
     spinlock_reset(&lock->spin);
-    atomic_store_explicit(&lock->busy, 0, memory_order_relaxed);
     atomic_store_explicit(&lock->owner, NULL, memory_order_relaxed);
     lock->last = NULL;
 }

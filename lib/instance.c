@@ -113,6 +113,19 @@ larder_t *larder_current(void)
     return thread_state.current;
 }
 
+larder_task_t larder_bind_current(void (*function)(void *context), void *context)
+{
+    return (larder_task_t){.function = function, .context = context, .larder = larder_current()};
+}
+
+void larder_task_run(void *task)
+{
+    const larder_task_t *bound = task;
+    larder_t *previous = larder_scope_enter(bound->larder);
+    bound->function(bound->context);
+    larder_scope_leave(previous);
+}
+
 void *larder_current_alloc(size_t size)
 {
     enum { SYSTEM_ALIGNMENT = 64 };

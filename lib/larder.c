@@ -119,7 +119,8 @@ take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_
                atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
         uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
         struct taken_span taken;
-        if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state, units, size, &taken))) {
+        if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state.lock_user, units, size,
+                                              &taken))) {
             taken = span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
         }
         if (likely(taken.region != NULL && taken.fresh_pages == 0 &&
@@ -346,7 +347,8 @@ void larder_free(larder_t *larder, void *ptr)
         uint32_t start = (uint32_t)(offset >> UNIT_SHIFT), units = value & WORD_INDEX_MASK;
         size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
         struct span_heap *heap = region->heap;
-        if (likely(span_heap_put_expected(heap, &thread_state, region, start, units, value, size) ||
+        if (likely(span_heap_put_expected(heap, &thread_state.lock_user, region, start, units,
+                                          value, size) ||
                    span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
             count_own(&cache->counters.span_frees, 1);
             count_own(&cache->counters.span_freed_bytes, size);

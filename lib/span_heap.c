@@ -70,7 +70,7 @@ static void note_fresh(struct span_heap *heap, uint32_t pages)
 void span_heap_enter(struct span_heap *heap)
 {
     /* A thread past its teardown is no owner of anything, so its address does no harm on the short way. */
-    if (!heap_lock_enter_biased(&heap->lock, &thread_state)) {
+    if (!heap_lock_enter_biased(&heap->lock, &thread_state.lock_user)) {
         heap_lock_enter_slow(&heap->lock, thread_self());
     }
 }
@@ -418,6 +418,12 @@ uint64_t span_heap_free_bytes(struct span_heap *heap)
 void span_heap_lock_settled(struct span_heap *heap)
 {
     span_heap_enter_settled(heap);
+}
+
+void span_heap_lock_for_fork(struct span_heap *heap)
+{
+    heap_lock_enter_slow(&heap->lock, thread_self()); /* by bias it may be inside one only */
+    span_heap_settle(heap);
 }
 
 uint64_t span_heap_used_bytes(struct span_heap *heap)

@@ -134,6 +134,9 @@ size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t
 /* Takes the lock, with words and nodes as they are described in region.h; heap_lock_leave() ends it. */
 void span_heap_lock_settled(struct span_heap *heap);
 
+/* The same for a thread that goes on to take other heaps' locks. */
+void span_heap_lock_for_fork(struct span_heap *heap);
+
 /* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta);
 
@@ -157,7 +160,7 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
  * The shortest way, for the owner of the lock while the heap is in a loop: a large block where the loop says. False: nothing has
  * changed, and span_heap_take() is to be called.
  */
-static inline bool span_heap_take_expected(struct span_heap *heap, const void *self,
+static inline bool span_heap_take_expected(struct span_heap *heap, heap_lock_user_t *self,
                                            uint32_t length, uint64_t size, struct taken_span *taken)
 {
     if (__builtin_expect(!heap_lock_enter_biased(&heap->lock, self), 0))
@@ -175,12 +178,12 @@ static inline bool span_heap_take_expected(struct span_heap *heap, const void *s
             *taken = (struct taken_span){region, op->start, 0};
         }
     }
-    heap_lock_leave_biased(&heap->lock);
+    heap_lock_leave_biased(self);
     return expected;
 }
 
 /* The same for a put. */
-static inline bool span_heap_put_expected(struct span_heap *heap, const void *self,
+static inline bool span_heap_put_expected(struct span_heap *heap, heap_lock_user_t *self,
                                           struct region *region, uint32_t start, uint32_t length,
                                           uint32_t word, uint64_t size)
 {
@@ -200,7 +203,7 @@ static inline bool span_heap_put_expected(struct span_heap *heap, const void *se
             span_heap_note_put(heap, length, -(int64_t)size);
         }
     }
-    heap_lock_leave_biased(&heap->lock);
+    heap_lock_leave_biased(self);
     return expected;
 }
 

@@ -9,7 +9,7 @@
  * Taking costs one atomic exchange, releasing a plain store and a plain load (measured 2026-11: 5.3 ns
  * for both, 10.6 ns with a second exchange). The load of `waiters` may be satisfied before the store of
  * `word` is visible, so a waiter that goes to sleep in between can miss its wake-up. It therefore never sleeps
- * longer than PARK_US at a time: the race costs a delay of one thread, never a hang.
+ * longer than PARK_US at a time: the race costs a delay of one thread, never a hang (tests/model/lock.pml).
  *
  * Holding one lock, larder never calls a backend, mmap or madvise. The order of locks is written in cache.h.
  */

@@ -169,7 +169,7 @@ static void teardown(void *unused)
         }
         meta_pool_put(&cache_pool, cache);
     }
-    cache_disown_heaps(&thread_state); /* also of instances that it has only looked at */
+    cache_disown_heaps(&thread_state.lock_user); /* also of instances that it has only looked at */
 }
 
 static void make_key(void)

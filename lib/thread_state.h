@@ -17,6 +17,7 @@ enum { DIRECT_CACHES = 8, SCOPE_CHECKED = 16 };
 enum thread_phase { THREAD_NEW, THREAD_ACTIVE, THREAD_ENDED };
 
 struct thread_state {
+    struct heap_lock_user lock_user; /* the thread, to heap_lock.h */
     /* By instance slot modulo DIRECT_CACHES; never NULL, an entry for another instance is told by its id. */
     struct thread_cache *direct[DIRECT_CACHES];
     struct region *hint;       /* the region of large blocks last freed into; never NULL */
@@ -33,9 +34,9 @@ struct thread_state {
 extern LARDER_TLS struct thread_state thread_state;
 
 /* Names the thread to a heap_lock; NULL before the first use of an instance and after teardown. */
-static inline const void *thread_self(void)
+static inline heap_lock_user_t *thread_self(void)
 {
-    return thread_state.phase == THREAD_ACTIVE ? &thread_state : NULL;
+    return thread_state.phase == THREAD_ACTIVE ? &thread_state.lock_user : NULL;
 }
 
 /* The calling thread's cache for an instance, made if need be; `late` where there can be none. Handles a wanted flush.

@@ -12,12 +12,13 @@
 #include "heap_lock.h"
 
 static heap_lock_t lock;
-static char names[16]; /* their addresses name the threads */
+static heap_lock_user_t names[16]; /* stand for threads */
 
 static void fresh_lock(void)
 {
     os_barrier_prepare();
     memset(&lock, 0, sizeof lock);
+    memset(names, 0, sizeof names);
 }
 
 static bool barrier_or_note(void)
@@ -27,19 +28,19 @@ static bool barrier_or_note(void)
     return os_barrier_is_remote();
 }
 
-static const void *owner(void)
+static heap_lock_user_t *owner(void)
 {
     return atomic_load(&lock.owner);
 }
 
-static void pass(const void *self)
+static void pass(heap_lock_user_t *self)
 {
     heap_lock_enter(&lock, self);
     heap_lock_leave(&lock);
 }
 
 /* How often `self` passes until it is the owner. */
-static unsigned passes_to_own(const void *self)
+static unsigned passes_to_own(heap_lock_user_t *self)
 {
     unsigned passes = 0;
 
@@ -61,9 +62,9 @@ START_TEST(the_bias_is_given_after_a_streak_and_spares_the_spinlock)
     for (unsigned i = 0; i < 100; i++) {
         heap_lock_enter(&lock, &names[0]);
         ck_assert(lock.by_bias);
-        ck_assert_uint_eq(atomic_load(&lock.busy), 1);
+        ck_assert_uint_eq(atomic_load(&names[0].busy), 1);
         heap_lock_leave(&lock);
-        ck_assert_uint_eq(atomic_load(&lock.busy), 0);
+        ck_assert_uint_eq(atomic_load(&names[0].busy), 0);
     }
     ck_assert_uint_eq(lock.spin.acquisitions, acquisitions);
 }
@@ -157,7 +158,7 @@ static struct {
     _Atomic unsigned inside; /* seen by each holder */
 } guarded;
 
-static void count_once(const void *self)
+static void count_once(heap_lock_user_t *self)
 {
     heap_lock_enter(&lock, self);
     expect(atomic_fetch_add_explicit(&guarded.inside, 1, memory_order_relaxed) == 0);
@@ -169,7 +170,7 @@ static void count_once(const void *self)
 /* One dominates; the others come alone, in bursts long enough for a bias of their own, or nameless. */
 static void count_by_index(void *context, unsigned index)
 {
-    const void *self = index == THREADS - 1 ? NULL : &names[index];
+    heap_lock_user_t *self = index == THREADS - 1 ? NULL : &names[index];
 
     (void)context;
     for (unsigned i = 0; i < (index == 0 ? DOMINANT_PASSES : OTHER_PASSES); i++) {

@@ -330,8 +330,7 @@ LARDER_API size_t larder_tick(larder_t *larder);
 
 /*
  * Makes `larder` (NULL: none) the thread's current instance and returns the previous one, to be
- * handed to larder_scope_leave(). Scopes nest. New threads start with none: hand larder_current() to
- * a pool's threads and enter it there.
+ * handed to larder_scope_leave(). Scopes nest. New threads start with none: see larder_bind_current().
  */
 LARDER_API LARDER_NODISCARD larder_t *larder_scope_enter(larder_t *larder);
 
@@ -340,6 +339,25 @@ LARDER_API void larder_scope_leave(larder_t *previous);
 
 /* The thread's current instance, or NULL. */
 LARDER_API larder_t *larder_current(void);
+
+/* A call to be made in a scope, on whichever thread: what the threads of a pool are handed. */
+typedef struct larder_task {
+    void (*function)(void *context);
+    void *context;
+    larder_t *larder; /* the scope in which to call it; NULL: in none */
+} larder_task_t;
+
+/*
+ * The task of calling function(context) in the scope that is current now. It is the caller's memory, and must stay where it is until
+ * it has been run for the last time, as must the instance:
+ *
+ *     larder_task_t task = larder_bind_current(work, batch);
+ *     pool_submit(pool, larder_task_run, &task);
+ */
+LARDER_API larder_task_t larder_bind_current(void (*function)(void *context), void *context);
+
+/* Runs a task, a `const larder_task_t *`. Any number of threads may run the same one, as often as they like. */
+LARDER_API void larder_task_run(void *task);
 
 /* Allocates from the current instance; from the system's malloc (alignment 64) where there is none. */
 LARDER_API LARDER_MALLOC LARDER_ALLOC_SIZE(1) void *larder_current_alloc(size_t size);
