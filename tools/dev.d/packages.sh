@@ -36,6 +36,9 @@ all     must  gcc-aarch64-linux-gnu               cmd:aarch64-linux-gnu-gcc    c
 all     must  libc6-dev-arm64-cross               file:/usr/aarch64-linux-gnu/include/stdlib.h    its C library
 all     must  gcc-arm-linux-gnueabihf             cmd:arm-linux-gnueabihf-gcc  compiler for 32-bit ARM
 all     must  libc6-dev-armhf-cross               file:/usr/arm-linux-gnueabihf/include/stdlib.h  its C library
+all     want  cmake                               cmd:cmake            the consumer that finds larder by CMake
+all     want  mandoc                              cmd:mandoc           checks the man pages
+all     want  doxygen                             cmd:doxygen          the API's reference, without warnings
 all     want  libxnnpack-dev                      file:/usr/include/xnnpack.h      XNNPACK: its adapter's example
 all     want  libpthreadpool-dev                  file:/usr/include/pthreadpool.h  a header that XNNPACK's includes
 extra   want  libtorch-dev                        file:/usr/include/c10/core/Allocator.h  PyTorch: its adapter

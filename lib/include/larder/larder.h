@@ -431,8 +431,10 @@ typedef struct larder_stats {
 /* Fills `stats`; stats->struct_size must be set. Returns 0 or -EINVAL. */
 LARDER_API int larder_stats_get(const larder_t *larder, larder_stats_t *stats);
 
-/* Prints them, as lines for a person or as one line of JSON. Returns 0 or a negative errno. */
+/* Prints them as lines for a person. Returns 0 or a negative errno. */
 LARDER_API int larder_stats_print(const larder_t *larder, FILE *out);
+
+/* Prints them as one line of JSON. Returns 0 or a negative errno. */
 LARDER_API int larder_stats_print_json(const larder_t *larder, FILE *out);
 
 /* ------------------------------------------------------------------------------------------------
