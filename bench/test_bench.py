@@ -16,7 +16,16 @@ import unittest
 
 BENCH = sys.argv[1]
 CHECK_BOUNDS = sys.argv[2]
-OURS = ["larder", "larder-exact", "larder-passthrough", "system", "c10-design", "none"]
+OURS = [
+    "larder",
+    "larder-exact",
+    "larder-passthrough",
+    "system",
+    "c10-design",
+    "ncnn-pool",
+    "bfc-arena",
+    "none",
+]
 SIZES = "64B 1KiB 4KiB 16KiB 64KiB 256KiB 1MiB 1.5MiB 4MiB 16MiB 64MiB".split()
 TRACE = """7: malloc 0x1000 100000
 7: memalign 0x40000 64 50000

@@ -15,7 +15,7 @@
 #include "peer.h"
 #include "peer_malloc.h"
 
-#define ALLOCATOR_COUNT 9
+#define ALLOCATOR_COUNT 11
 
 /* Opens the allocator with that number; false where this machine lacks it. */
 static bool open_number(int number, struct allocator *allocator)
@@ -257,6 +257,61 @@ START_TEST(c10_design_never_gives_back_and_says_so)
 }
 END_TEST
 
+START_TEST(ncnn_pool_takes_the_first_that_is_large_enough_and_drops_the_smallest)
+{
+    struct allocator pool;
+    void *blocks[12];
+    if (!open_named("ncnn-pool", &pool)) {
+        return;
+    }
+    void *large = pool.allocate(pool.context, 1 << 20);
+    pool.release(pool.context, large);
+    ck_assert_ptr_eq(pool.allocate(pool.context, 10), large); /* however much larger */
+    pool.release(pool.context, large);
+    for (size_t i = 0; i < 12; i++) {
+        blocks[i] = pool.allocate(pool.context, (2 + i) << 20); /* too large for what is free */
+    }
+    for (size_t i = 0; i < 12; i++) {
+        pool.release(pool.context, blocks[i]);
+    }
+    uint64_t before = report_of(&pool).held_bytes;
+    void *huge = pool.allocate(pool.context, 100 << 20);
+    ck_assert_uint_eq(report_of(&pool).held_bytes, before - (1 << 20) + (100 << 20));
+    pool.release(pool.context, huge);
+    allocator_close(&pool);
+}
+END_TEST
+
+START_TEST(bfc_arena_fits_best_splits_joins_and_doubles)
+{
+    struct allocator arena;
+    if (!open_named("bfc-arena", &arena)) {
+        return;
+    }
+    char *first = arena.allocate(arena.context, 1000);
+    char *second = arena.allocate(arena.context, 100000);
+    char *third = arena.allocate(arena.context, 1);
+    ck_assert_ptr_eq(second, first + 1024); /* cut from one region */
+    ck_assert_ptr_eq(third, second + 100096);
+    ck_assert_uint_eq(report_of(&arena).held_bytes, 1 << 20);
+    arena.release(arena.context, first);
+    /* The hole of 1024 bytes, not the rest of the region; too small a rest to be split off. */
+    ck_assert_ptr_eq(arena.allocate(arena.context, 600), first);
+    arena.release(arena.context, second);
+    arena.release(arena.context, first);
+    /* Joined to one hole, which serves what neither did. */
+    ck_assert_ptr_eq(arena.allocate(arena.context, 101000), first);
+    char *next_region = arena.allocate(arena.context, 3 << 20);
+    ck_assert_uint_eq(report_of(&arena).held_bytes, (1 << 20) + (4 << 20));
+    arena.release(arena.context, next_region);
+    ck_assert_uint_eq(report_of(&arena).held_bytes, (1 << 20) + (4 << 20)); /* for ever */
+    arena.release(arena.context, first);
+    arena.release(arena.context, third);
+    ck_assert_uint_eq(report_of(&arena).live_bytes, 0);
+    allocator_close(&arena);
+}
+END_TEST
+
 START_TEST(peers_are_told_from_allocators_of_this_process)
 {
     for (const char *const *name = peer_names(); *name != NULL; name++) {
@@ -317,6 +372,11 @@ int main(void)
     tcase_add_loop_test(c10, c10_has_no_memory_for_an_absurd_size_and_goes_on, 0, 2);
     tcase_add_test(c10, c10_design_never_gives_back_and_says_so);
     suite_add_tcase(suite, c10);
+
+    TCase *engines = tcase_create("engines");
+    tcase_add_test(engines, ncnn_pool_takes_the_first_that_is_large_enough_and_drops_the_smallest);
+    tcase_add_test(engines, bfc_arena_fits_best_splits_joins_and_doubles);
+    suite_add_tcase(suite, engines);
 
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -185,7 +185,7 @@ class Replay(ToolTest):
         self.assertLessEqual(figures['ns_per_op'], figures['ns_per_op_max'])
 
     def test_every_allocator_replays_the_trace(self):
-        names = ['larder', 'larder-exact', 'larder-mimalloc', 'larder-passthrough', 'system', 'mimalloc', 'c10', 'c10-design',
+        names = ['larder', 'larder-exact', 'larder-mimalloc', 'larder-passthrough', 'system', 'mimalloc', 'c10', 'c10-design', 'ncnn-pool', 'bfc-arena',
                  'none', 'jemalloc', 'tcmalloc', 'tbbmalloc', 'scudo', 'scudo-android']
         for name in filter(have, names):
             for touch in ('none', 'page', 'full'):

@@ -25,7 +25,7 @@
 #define SUB "pick"
 #define ALL_BACKENDS                                                                               \
     "larder,larder-exact,larder-mimalloc,system,mimalloc,jemalloc,tcmalloc,tbbmalloc,scudo,"       \
-    "scudo-android,c10-design,none"
+    "scudo-android,ncnn-pool,bfc-arena,c10-design,none"
 
 static void print_help(void)
 {
@@ -131,10 +131,11 @@ static int list_backends(struct pick *pick)
                 return tool_usage_error(SUB, "backend '%s' is named twice", backend->name);
             }
         }
-        backend->candidate = strcmp(backend->name, "none") != 0 &&
-                             strcmp(backend->name, "c10") != 0 &&
-                             strcmp(backend->name, "c10-design") != 0 &&
-                             strcmp(backend->name, "larder-passthrough") != 0;
+        backend->candidate =
+            strcmp(backend->name, "none") != 0 && strcmp(backend->name, "c10") != 0 &&
+            strcmp(backend->name, "c10-design") != 0 && strcmp(backend->name, "ncnn-pool") != 0 &&
+            strcmp(backend->name, "bfc-arena") != 0 &&
+            strcmp(backend->name, "larder-passthrough") != 0;
         pick->backend_count++;
         at += length + (at[length] == ',');
     }

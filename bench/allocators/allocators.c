@@ -22,6 +22,10 @@ static const struct entry {
      "PyTorch's c10::CPUCachingAllocator itself, of libc10.so.1.13: for comparison"},
     {"c10-design", c10_design_open,
      "its design, written anew: for comparison where there is no libc10"},
+    {"ncnn-pool", ncnn_pool_open,
+     "the policy of ncnn's PoolAllocator, written anew: for comparison"},
+    {"bfc-arena", bfc_arena_open,
+     "the policy of ONNX Runtime's BFCArena, written anew: for comparison"},
     {"none", none_open, "no allocator at all: what the harness itself costs"},
 };
 

@@ -16,7 +16,8 @@ allocator_open_function larder_fit_open, larder_exact_open, larder_mimalloc_open
     larder_passthrough_open;
 allocator_open_function system_open;
 allocator_open_function mimalloc_open;
-allocator_open_function c10_open, c10_design_open; /* C++; without it they say how to get it */
+/* C++; without a compiler for it they say how to get one */
+allocator_open_function c10_open, c10_design_open, ncnn_pool_open, bfc_arena_open;
 allocator_open_function none_open;
 
 #ifdef __cplusplus

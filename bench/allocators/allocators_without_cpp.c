@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* In the place of allocator_c10.cpp and allocator_c10_design.cpp where there is no C++ compiler. */
+/* In the place of the allocators that are written in C++, where there is no compiler for it. */
 #include "allocators.h"
 
 #include <errno.h>
@@ -18,6 +18,18 @@ int c10_open(struct allocator *out, char *why, size_t why_size)
 }
 
 int c10_design_open(struct allocator *out, char *why, size_t why_size)
+{
+    (void)out;
+    return refuse(why, why_size);
+}
+
+int ncnn_pool_open(struct allocator *out, char *why, size_t why_size)
+{
+    (void)out;
+    return refuse(why, why_size);
+}
+
+int bfc_arena_open(struct allocator *out, char *why, size_t why_size)
 {
     (void)out;
     return refuse(why, why_size);
