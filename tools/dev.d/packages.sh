@@ -48,6 +48,7 @@ engines want  npm                                 cmd:npm              installs 
 engines want  python3-torchvision                 file:/usr/lib/python3/dist-packages/torchvision/__init__.py  the networks that engines run
 engines want  libtbbmalloc2                       so:libtbbmalloc_proxy.so  compared under the engines
 engines want  libclang-rt-dev                     file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux  scudo: compared under the engines
+engines want  gnuplot-nox                         cmd:gnuplot          draws the chart
 engines want  zstd                                cmd:zstd             compresses traces that are recorded anew
 END
 }
