@@ -14,7 +14,7 @@
  * The instance is never destroyed: tensors in static variables are freed after everything else has ended.
  *
  * Releases of PyTorch differ in two points: allocate() lost its const in 2.3, and copy_data() came to be. So here are
- * both forms of the former, none of them with the word override, of which each release finds its own.
+ * both forms of the former, of which each release finds its own, and no function has the word override.
  */
 #include <larder/larder.h>
 
@@ -87,7 +87,7 @@ struct allocator final : c10::Allocator {
         std::memcpy(to, from, size);
     }
 
-    c10::DeleterFnPtr raw_deleter() const override
+    c10::DeleterFnPtr raw_deleter() const
     {
         return release;
     }
