@@ -82,6 +82,40 @@ size_t larder_tick(larder_t *larder)
     return bytes;
 }
 
+/* Of what is cached. Trims while the process still works leave something: its next inference would fault all of it in again. */
+static unsigned percent_to_keep(int level)
+{
+    if (level < LARDER_TRIM_RUNNING_MODERATE)
+        return 100;
+    if (level < LARDER_TRIM_RUNNING_LOW)
+        return 50;
+    if (level < LARDER_TRIM_RUNNING_CRITICAL)
+        return 25;
+    return level >= LARDER_TRIM_UI_HIDDEN && level < LARDER_TRIM_BACKGROUND ? 25 : 0;
+}
+
+static size_t trim_level(struct larder *instance, int level)
+{
+    unsigned percent = percent_to_keep(level);
+    if (percent == 100)
+        cache_tick(instance);
+    else
+        cache_trim(instance, (size_t)(cache_cached_bytes(instance) * percent / 100));
+    return (size_t)cache_cached_bytes(instance);
+}
+
+size_t larder_trim_level(larder_t *larder, int level)
+{
+    if (larder != NULL)
+        return trim_level(larder, level);
+    size_t bytes = 0;
+    for (struct larder *each = cache_next_instance(NULL); each != NULL;
+         each = cache_next_instance(each)) {
+        bytes += trim_level(each, level);
+    }
+    return bytes;
+}
+
 /* ---- scopes ---- */
 
 /* Scopes deeper than SCOPE_CHECKED nest as well, but their order is not checked. */

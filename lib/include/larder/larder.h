@@ -324,6 +324,24 @@ LARDER_API void larder_flush_thread(larder_t *larder);
  */
 LARDER_API size_t larder_tick(larder_t *larder);
 
+/* How badly memory is wanted: the levels of Android's onTrimMemory(). */
+typedef enum larder_pressure {
+    LARDER_TRIM_RUNNING_MODERATE = 5,  /* the device begins to run low: keep half of what is cached */
+    LARDER_TRIM_RUNNING_LOW = 10,      /* it runs low: keep a quarter */
+    LARDER_TRIM_RUNNING_CRITICAL = 15, /* it kills others: keep nothing */
+    LARDER_TRIM_UI_HIDDEN = 20,        /* the user has gone elsewhere: keep a quarter */
+    LARDER_TRIM_BACKGROUND = 40,       /* from here on the process may be killed: keep nothing */
+    LARDER_TRIM_MODERATE = 60,
+    LARDER_TRIM_COMPLETE = 80
+} larder_pressure_t;
+
+/*
+ * Trims this instance (NULL: all) as a level asks for; one in between is as the next lower one, and one below the lowest only does
+ * what larder_tick() does. Returns the bytes still cached. From Android's onTrimMemory(level), hand the level on; on Linux,
+ * lib/adapters/pressure calls this when processes wait for memory.
+ */
+LARDER_API size_t larder_trim_level(larder_t *larder, int level);
+
 /* ------------------------------------------------------------------------------------------------
  * Scopes: the calling thread's current instance
  */
