@@ -18,6 +18,9 @@
 /* Sizes and offsets of the search stay below, so that sums of two do not overflow. */
 #define SEARCH_SIZE_MAX (INT32_MAX / 2)
 
+/* Entries of the search's stacks; those of large instances hardly grow to n x n. */
+#define STACK_MOST ((size_t)4 << 20)
+
 /* ---- scratch ---- */
 
 static size_t round_up_16(size_t bytes)
@@ -55,8 +58,10 @@ static void lay_out(struct search *search, struct arena *arena, size_t n)
     search->crossing = arena_get(arena, n, sizeof *search->crossing);
     search->members = arena_get(arena, n * words, sizeof *search->members);
     search->cut_lists = arena_get(arena, n, sizeof *search->cut_lists);
-    search->lists = arena_get(arena, 2 * n * n + 4 * n, sizeof *search->lists);
-    search->trail = arena_get(arena, 3 * n * n, sizeof *search->trail);
+    search->lists_most = 2 * n * n + 4 * n < STACK_MOST ? 2 * n * n + 4 * n : STACK_MOST;
+    search->trail_most = 3 * n * n < STACK_MOST ? 3 * n * n : STACK_MOST;
+    search->lists = arena_get(arena, search->lists_most, sizeof *search->lists);
+    search->trail = arena_get(arena, search->trail_most, sizeof *search->trail);
     search->member_words = (uint32_t)words;
 }
 

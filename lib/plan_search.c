@@ -287,7 +287,15 @@ static uint32_t list_choices(struct search *search, const struct part *part, int
     return count;
 }
 
-static bool may_go_on(struct search *search)
+/* Room on the stacks for what one node of the part may put there. */
+static bool has_room(const struct search *search, const struct part *part)
+{
+    size_t trail = (size_t)part->count + 2 * (size_t)(part->to - part->from);
+    return search->trail_most - search->trail_count > trail &&
+           search->lists_most - search->lists_used > 4 * (size_t)part->count;
+}
+
+static bool may_go_on(struct search *search, const struct part *part)
 {
     if (search->nodes_left == 0)
         return false;
@@ -295,7 +303,7 @@ static bool may_go_on(struct search *search)
     const struct plan_search_limits *limits = search->limits;
     if (++search->nodes % 256 == 0 && limits->stop != NULL && limits->stop(limits->context))
         search->stopped = true;
-    return !search->stopped;
+    return !search->stopped && has_room(search, part);
 }
 
 static enum plan_search_result search_part(struct search *search, struct part part,
@@ -303,7 +311,7 @@ static enum plan_search_result search_part(struct search *search, struct part pa
 {
     if (part.count == 0)
         return PLAN_FOUND;
-    if (!may_go_on(search))
+    if (!may_go_on(search, &part))
         return PLAN_GAVE_UP;
     uint32_t *choices = &search->lists[search->lists_used];
     uint32_t count = list_choices(search, &part, last_offset, last_rank, choices);

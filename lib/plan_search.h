@@ -11,7 +11,7 @@
 #include <stdbool.h>
 
 /* More blocks are not searched, only planned greedily. */
-enum { PLAN_SEARCH_MOST = 2048 };
+enum { PLAN_SEARCH_MOST = 8192 };
 
 struct plan_search_limits {
     uint64_t nodes; /* partial plans to look at, in all; about 0.3 to 3 us each */

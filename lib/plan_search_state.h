@@ -51,6 +51,7 @@ struct search {
     struct change *trail;
     uint32_t *lists, *cut_lists;
     size_t trail_count, lists_used, cut_lists_used;
+    size_t trail_most, lists_most; /* the search gives up where they do not suffice */
 };
 
 /* Sorts the part's list by rank, and gives each block its rank. */

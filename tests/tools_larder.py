@@ -393,5 +393,78 @@ class Pick(ToolTest):
         return None
 
 
+class PlanTest(ToolTest):
+    CSV = 'id,lower,upper,size\nb1,0,3,4\nb2,3,9,4\nb3,0,9,4\nb4,9,21,4\nb5,0,21,4\n'
+    INSTANCES = SOURCE.parent / 'shared' / 'plans' / 'minimalloc'
+
+    def plan(self, path, *arguments):
+        result = larder('plan', path, '--json', *arguments)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)
+
+    def assert_sound(self, csv):
+        """Looks at all pairs: nothing of the planner is used here."""
+        lines = csv.read_text().split()
+        self.assertEqual(lines[0], 'id,lower,upper,size,offset')
+        blocks = [[int(field) for field in line.split(',')[1:]] for line in lines[1:]]
+        for i, (lower, upper, size, offset) in enumerate(blocks):
+            for other_lower, other_upper, other_size, other_offset in blocks[:i]:
+                self.assertTrue(upper <= other_lower or other_upper <= lower or
+                                offset + size <= other_offset or other_offset + other_size <= offset)
+        return max(size + offset for _, _, size, offset in blocks)
+
+    def test_a_csv_file_is_planned_written_and_drawn(self):
+        out, drawing = self.directory / 'out.csv', self.directory / 'out.svg'
+        result = self.plan(self.write('in.csv', self.CSV), '-o', out, '--svg', drawing)
+        self.assertEqual((result['peak_bytes'], result['lower_bound_bytes'], result['optimal']), (12, 12, True))
+        self.assertEqual(self.assert_sound(out), 12)
+        self.assertEqual(drawing.read_text().count('<title>'), 5)
+
+    def test_a_trace_is_planned_at_its_alignment_and_written_with_a_checksum(self):
+        out = self.directory / 'out.plan'
+        result = self.plan(self.trace, '-o', out)
+        self.assertEqual(result['peak_bytes'], 100032 + 120000 + 50048)
+        self.assertRegex(out.read_text(), r'\Alarder-plan 1\nplan 0 4 \d+\n(\d+ \d+ \d+ 64 \d+\n){4}end [0-9a-f]{16}\n\Z')
+
+    def test_a_recorded_inference_is_planned_at_its_lower_bound(self):
+        result = self.plan(SOURCE / 'bench' / 'traces' / 'mobilenet_v2.txt', '--inference', '2')
+        self.assertEqual((result['ratio'], result['optimal']), (1, True))
+
+    def test_a_hard_instance_fits_its_capacity(self):
+        instance = self.INSTANCES / 'C.1048576.csv'
+        if not instance.exists():
+            self.skipTest(f'{instance} is not there')
+        out = self.directory / 'out.csv'
+        self.assertLessEqual(self.plan(instance, '-o', out)['peak_bytes'], 1048576)
+        self.assertLessEqual(self.assert_sound(out), 1048576)
+
+    def test_what_is_wrong_with_a_csv_file_is_told_with_its_line(self):
+        for text, part in (('id,lower,size\n', ':1: '), ('id,lower,upper,size\na,1,1,1\n', ':2: '),
+                           ('id,lower,upper,size\na,1,2\n', ':2: '), ('id,lower,upper,size\na,1,2,x\n', ':2: '),
+                           ('id,lower,upper,size\na,0,2,99999999999999999999\n', ':2: '), ('', 'empty'),
+                           ('id,lower,upper,size\n', 'no blocks')):
+            with self.subTest(text):
+                self.assert_refused(larder('plan', self.write('bad.csv', text)), 1, part)
+        self.assert_refused(larder('plan', self.trace, '--inference', '3'), 1, 'no inference 3')
+        self.assert_refused(larder('plan', self.trace, '--alignment', '48'), 2, 'power of two')
+
+    def test_an_interrupt_ends_the_search_with_the_best_plan_so_far(self):
+        # rectangles that no one puts together in a second
+        import random
+        numbers = random.Random(7)
+        rows = [(t, t + numbers.randrange(20, 300), numbers.randrange(1000, 90000))
+                for t in (numbers.randrange(0, 1000) for _ in range(400))]
+        text = 'id,lower,upper,size\n' + ''.join(f'{i},{a},{b},{s}\n' for i, (a, b, s) in enumerate(rows))
+        out = self.directory / 'out.csv'
+        process = subprocess.Popen([LARDER, 'plan', self.write('in.csv', text), '-o', out, '--time-limit', '200'],
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=60)
+        self.assertEqual((process.returncode, told), (0, ''))
+        self.assertIn('optimal', printed)
+        self.assert_sound(out)
+
+
 if __name__ == '__main__':
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]], verbosity=1)

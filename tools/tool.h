@@ -24,6 +24,7 @@ enum tool_exit {
 int replay_main(int argc, char **argv);
 int pick_main(int argc, char **argv);
 int run_main(int argc, char **argv);
+int plan_main(int argc, char **argv);
 
 /* The program that runs, for starting it again. */
 const char *tool_program(void);

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of `larder plan` share: the blocks to be planned, and how to draw them. */
+#ifndef LARDER_TOOLS_PLAN_H
+#define LARDER_TOOLS_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "plan_layout.h"
+#include "plan_search.h"
+
+/*
+ * Blocks, in order of request. Items have sizes in units, rounded up.
+ */
+struct plan_blocks {
+    struct plan_item *items;
+    uint64_t *sizes; /* bytes, as asked for */
+    char **names;    /* of a CSV file's blocks; NULL: they have none */
+    uint64_t *
+        times; /* what the items' times stand for, where a CSV file's do not fit into them; else NULL */
+    uint32_t count, capacity, time_count;
+    uint64_t unit; /* bytes */
+    bool is_csv;
+    uint64_t left_out; /* blocks below the minimum size */
+};
+
+struct plan_input_options {
+    uint64_t alignment; /* of every block; 0: 64 for a trace, 1 for a CSV file */
+    uint64_t min_size;
+    unsigned inference; /* of a trace with marks, from 1; 0: all of it */
+};
+
+/* Reads a trace or a CSV file ("-": standard input, a trace). Returns 0, or a negative errno and a line in `why`. */
+int plan_input_read(const char *path, const struct plan_input_options *options,
+                    struct plan_blocks *out, char *why, size_t why_size);
+
+void plan_blocks_release(struct plan_blocks *blocks);
+
+/* Draws a plan as SVG: time from left to right, addresses from bottom to top. */
+void plan_draw(FILE *out, const char *title, const struct plan_blocks *blocks,
+               const struct plan_outcome *outcome);
+
+#endif
