@@ -222,8 +222,28 @@ struct larder *cache_next_instance(struct larder *previous)
 {
     spinlock_lock(&registry.lock);
     struct larder *next = previous == NULL ? registry.first : previous->next;
+    while (next != NULL && next->ending)
+        next = next->next;
+    if (next != NULL)
+        next->visitors++;
+    if (previous != NULL)
+        previous->visitors--;
     spinlock_unlock(&registry.lock);
     return next;
+}
+
+/* Lets nobody visit the instance any more, and waits for those who do. */
+static void end_visits(struct larder *instance)
+{
+    bool visited;
+    do {
+        spinlock_lock(&registry.lock);
+        instance->ending = true;
+        visited = instance->visitors != 0;
+        spinlock_unlock(&registry.lock);
+        if (visited)
+            os_yield();
+    } while (visited);
 }
 
 void cache_disown_heaps(const heap_lock_user_t *self)
@@ -374,6 +394,7 @@ static void instance_end(struct larder *instance)
 
 size_t cache_destroy_instance(struct larder *instance)
 {
+    end_visits(instance);
     atomic_store_explicit(&instance->orphaned, true, memory_order_relaxed);
     thread_caches_drop(instance);
     fit_drain_depots(instance);
@@ -467,6 +488,7 @@ void cache_fork_child(void)
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_reset(&l->depots[c].lock);
         spinlock_reset(&l->lock);
+        l->visitors = 0; /* they were other threads */
         thread_caches_fork_child(l);
     }
     spinlock_reset(&registry.lock);

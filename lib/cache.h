@@ -125,7 +125,9 @@ struct larder {
         peak_record_live_bytes;      /* under `exact` and `passthrough` */
     _Atomic uint64_t magazine_bytes; /* metadata */
     _Atomic uint64_t trims, errors, refused_bytes, given_back_bytes;
-    struct larder *next, *prev; /* registry */
+    struct larder *next, *prev; /* registry, guarded by its lock, as the next two */
+    uint32_t visitors;          /* threads that go through all instances and are at this one */
+    bool ending;                /* is being, or has been, destroyed: nobody new comes to visit */
 };
 
 /* ---- counting ---- */
@@ -210,7 +212,10 @@ void cache_fork_prepare(void);
 void cache_fork_parent(void);
 void cache_fork_child(void);
 
-/* The registered instance after `previous` (NULL: the first), or NULL. Instances must not be destroyed meanwhile. */
+/*
+ * The registered instance after `previous` (NULL: the first) that is not being destroyed, or NULL. Its destruction waits until the
+ * next call, so a caller goes through to the end.
+ */
 struct larder *cache_next_instance(struct larder *previous);
 
 #endif

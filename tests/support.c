@@ -11,6 +11,19 @@ extern char **environ;
 
 static uint64_t seed_of_this_run = 20010625; /* the first day of USENIX 2001 */
 
+static unsigned seconds_of_this_run;
+
+/* Once, before LARDER_ variables are removed. */
+static void read_environment(void)
+{
+    const char *seed = getenv("LARDER_TEST_SEED"), *seconds = getenv("LARDER_TEST_SECONDS");
+
+    if (seconds)
+        seconds_of_this_run = (unsigned)strtoul(seconds, NULL, 10);
+    if (seed)
+        seed_of_this_run = strtoull(seed, NULL, 0);
+}
+
 /* -- Suites -- */
 
 static void forget_environment(void)
@@ -41,7 +54,8 @@ TCase *add_claims(Suite *suite, const char *name)
 {
     TCase *claims = tcase_create(name);
 
-    tcase_set_timeout(claims, 110);
+    read_environment();
+    tcase_set_timeout(claims, 110.0 + 1.5 * seconds_of_this_run);
     tcase_add_checked_fixture(claims, start_clean, assert_expectations);
     suite_add_tcase(suite, claims);
     return claims;
@@ -49,17 +63,20 @@ TCase *add_claims(Suite *suite, const char *name)
 
 int run_suite(Suite *suite)
 {
-    const char *seed = getenv("LARDER_TEST_SEED");
     SRunner *runner = srunner_create(suite);
     int failed;
 
-    if (seed)
-        seed_of_this_run = strtoull(seed, NULL, 0);
+    read_environment();
     forget_environment();
     srunner_run_all(runner, CK_ENV);
     failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+unsigned test_seconds(unsigned otherwise)
+{
+    return seconds_of_this_run ? seconds_of_this_run : otherwise;
 }
 
 bool emulated_or_note(const char *left_out)

@@ -53,6 +53,9 @@ TCase *add_claims(Suite *suite, const char *name);
  */
 int run_suite(Suite *suite);
 
+/* How long a test that may go on for ever is to last: LARDER_TEST_SECONDS of the environment, else `otherwise`. */
+unsigned test_seconds(unsigned otherwise);
+
 /*
  * True, with a note, where an emulator runs this process (Meson says so): `left_out` tells what that
  * makes impossible to test.

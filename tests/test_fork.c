@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fork in a process whose other threads are inside the library: the child can allocate, free, use
- * scopes and start threads, and the parent has lost nothing.
+ * scopes, start threads and fork again, and the parent has lost nothing. With LARDER_TEST_SECONDS it goes on for so long.
  */
 #include "support.h"
 
 #include <stdio.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #define WORKERS 4
 #define FORKS 20
@@ -43,6 +46,29 @@ static void *allocate_in_a_new_thread(void *context)
     return NULL;
 }
 
+/* The child's child does the same on a small scale. */
+static void fork_again(larder_t *larder)
+{
+    void *block = larder_alloc(larder, 3000);
+    int status = -1;
+    pid_t grandchild;
+
+    pattern_fill(block, 3000, 4);
+    grandchild = fork();
+    expect(grandchild >= 0);
+    if (grandchild == 0) {
+        expect(pattern_holds(block, 3000, 4));
+        larder_free(larder, block);
+        for (size_t size = 1; size <= MIB; size *= 4)
+            larder_free(larder, larder_alloc(larder, size));
+        larder_tick(NULL);
+        _exit(0);
+    }
+    expect(waitpid(grandchild, &status, 0) == grandchild && status == 0);
+    expect(pattern_holds(block, 3000, 4));
+    larder_free(larder, block);
+}
+
 /* In the child; an expect() that fails ends it with a status of its own. */
 static void live_on(void *context)
 {
@@ -76,6 +102,7 @@ static void live_on(void *context)
     larder_flush_thread(larder);
     larder_free_cached(larder);
     expect(larder_alloc(larder, 5000) != NULL);
+    fork_again(larder);
 }
 
 static void fork_or_work(void *context, unsigned index)
@@ -86,7 +113,9 @@ static void fork_or_work(void *context, unsigned index)
         work_until_done(family, index);
         return;
     }
-    for (unsigned i = 0; i < FORKS; i++) {
+    time_t begin = time(NULL);
+
+    for (unsigned i = 0; i < FORKS || time(NULL) - begin < (time_t)test_seconds(0); i++) {
         struct child_end end = run_in_child(live_on, family);
 
         expect(end.signal == 0 && end.status == 0);

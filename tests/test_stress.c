@@ -104,7 +104,7 @@ static void run_stress(const larder_config_t *config, size_t largest, unsigned s
     stress->instances[0] = must_create(config);
     stress->instances[1] = must_create(config);
     stress->largest = largest;
-    stress->steps = steps;
+    stress->steps = steps * (1 + test_seconds(0)); /* a longer run has more of them */
     run_threads(THREADS, work_at_random, stress);
     random_init(&random, 0);
     for (unsigned i = 0; i < SHARED_BLOCKS; i++)

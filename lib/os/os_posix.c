@@ -15,6 +15,7 @@
 
 #if defined(__linux__)
 #include <linux/futex.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #endif
 
@@ -140,22 +141,51 @@ static _Atomic int local_barrier; /* an exchange on anything is a full barrier *
 /* from linux/membarrier.h, which older systems lack */
 enum { BARRIER_PRIVATE = 1 << 3, BARRIER_REGISTER_PRIVATE = 1 << 4 };
 
+static _Atomic bool barrier_ever_found;
+
+/* On Android the filter over an app's system calls may end the process for one it does not know; elsewhere filters refuse. */
+static bool may_ask_for_barrier(void)
+{
+#if defined(__ANDROID__)
+    return prctl(PR_GET_SECCOMP, 0, 0, 0, 0) == 0;
+#else
+    return true;
+#endif
+}
+
 void os_barrier_prepare(void)
 {
     int error = errno;
-    bool found = syscall(SYS_membarrier, BARRIER_REGISTER_PRIVATE, 0, 0) == 0 &&
+    bool found = may_ask_for_barrier() &&
+                 syscall(SYS_membarrier, BARRIER_REGISTER_PRIVATE, 0, 0) == 0 &&
                  syscall(SYS_membarrier, BARRIER_PRIVATE, 0, 0) == 0;
     errno = error;
+    if (found)
+        atomic_store_explicit(&barrier_ever_found, true, memory_order_relaxed);
     atomic_store_explicit(&os_barrier_found, found, memory_order_relaxed);
+}
+
+/*
+ * A sandbox entered after os_barrier_prepare() may refuse the call, when others already rely on it. What is left is to wait: no
+ * processor keeps a store to itself, or a load unfinished, for anything near 20 ms. From then on nobody is told that there
+ * is a barrier, so that each caller waits a few times at most.
+ */
+static void barrier_by_waiting(void)
+{
+    struct timespec long_enough = {.tv_sec = 0, .tv_nsec = 20 * 1000 * 1000};
+    atomic_store_explicit(&os_barrier_found, false, memory_order_relaxed);
+    nanosleep(&long_enough, NULL);
 }
 
 void os_barrier_everywhere(void)
 {
-    if (os_barrier_is_remote()) {
-        syscall(SYS_membarrier, BARRIER_PRIVATE, 0, 0);
-    } else {
-        atomic_exchange_explicit(&local_barrier, 1, memory_order_seq_cst);
-    }
+    int error = errno;
+    if (os_barrier_is_remote() && syscall(SYS_membarrier, BARRIER_PRIVATE, 0, 0) == 0)
+        return;
+    if (atomic_load_explicit(&barrier_ever_found, memory_order_relaxed))
+        barrier_by_waiting();
+    errno = error;
+    atomic_exchange_explicit(&local_barrier, 1, memory_order_seq_cst);
 }
 #else
 void os_barrier_prepare(void)
