@@ -67,6 +67,16 @@ void json_count(struct json_line *line, const char *key, uint64_t value)
     }
 }
 
+void json_numbers(struct json_line *line, const char *key, const double *values, size_t count,
+                  int decimals)
+{
+    put_key(line, key);
+    for (size_t i = 0; i < count; i++) {
+        fprintf(line->out, "%s%.*f", i == 0 ? "[" : ", ", decimals, values[i]);
+    }
+    fputs(count == 0 ? "[]" : "]", line->out);
+}
+
 void json_end(struct json_line *line)
 {
     fputs("}\n", line->out);

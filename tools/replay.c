@@ -16,100 +16,94 @@
 
 #include "allocator.h"
 #include "backend.h"
-#include "json.h"
 #include "measure.h"
-#include "program.h"
-#include "replay.h"
-#include "replay_options.h"
+#include "replay_job.h"
 #include "tool.h"
-#include "trace.h"
 
-#define SUB "replay"
-
-struct options {
-    const char *trace;
-    const char *backend;
-    struct replay_options replay;
-    bool json;
-    bool probe;
-    bool preloaded; /* this process was started again by start_preloaded() */
-};
-
-/* All that is known when the passes are over. */
-struct outcome {
-    const struct options *options;
-    struct allocator allocator;
-    const char *format;
-    struct trace_notes notes;
-    struct trace_facts facts;
-    size_t trace_threads;
-    size_t trace_ops;
-    size_t added_frees;
-    struct replay_result result;
-    struct allocator_report report;
-};
+#define SUB REPLAY_SUB
 
 static void print_help(void)
 {
     printf("usage: larder replay TRACE --backend NAME [OPTION...]\n"
            "       larder replay --backend NAME --probe\n"
            "\n"
-           "Runs the operations of a trace again and again through one allocator, in recorded "
-           "order on\n"
-           "one thread, and measures time, page faults and memory. TRACE is in Android's "
-           "memory_replay\n"
-           "format, plain or compressed with gzip or zstd; - stands for standard input.\n"
+           "Runs the operations of a trace again and again through one allocator and measures "
+           "time,\n"
+           "page faults and memory. TRACE may be compressed with gzip or zstd; - stands for "
+           "standard\n"
+           "input.\n"
            "\n"
            "  --backend NAME     the allocator:\n");
     backend_print_list(stdout);
     replay_options_print_help(stdout, "0: everything");
     printf(
+        "  --verify           do not measure, but test the allocator: fill each block, and look\n"
+        "                     whether its contents are still there when it is resized or freed\n"
+        "                     (%u passes)\n"
         "  --json             print one line of JSON instead of lines for people\n"
         "  --probe            only say whether the allocator can be had here, and its version\n"
         "  --help             this text\n"
         "\n"
         "How to read the figures:\n"
-        "  ns per operation  median, least and most over the last two thirds of the passes. What "
-        "the\n"
-        "                    harness itself costs is in it: --backend none shows how much.\n"
-        "  faults            minor page faults a pass, median over the same passes\n"
-        "  peak RSS          highest resident size in all passes, over that before the first\n"
-        "  peak live         highest sum of sizes asked for and not freed, from the trace\n"
-        "A second thread sleeps during the passes, so that locks and atomic operations cost what "
-        "they\ncost in an engine, which has threads.\n"
-        "Blocks that the trace never frees are freed at the end of each pass, inside of the "
-        "timing;\n"
-        "frees of blocks from before the recording are left out; calloc is replayed as malloc.\n");
+        "  time       ns an operation: median, least and most over the last two thirds of the\n"
+        "             passes. What the harness itself costs is in it: --backend none shows how\n"
+        "             much (with several threads: with --touch none, as its blocks are all one).\n"
+        "             Of several threads, each one's own time, without what it waited\n"
+        "  threads    CPU time of the process over the time of a pass, and how much of the pass\n"
+        "             each thread spent in operations. More threads than CPUs take turns: then\n"
+        "             ns an operation has the turns of others in it, cpu_ns_per_op (--json) has "
+        "not\n"
+        "  waiting    how often threads had to wait for another's operation, and how long\n"
+        "  faults     minor page faults a pass, median over the same passes\n"
+        "  peak RSS   highest resident size in all passes, over that before the first\n"
+        "  peak live  highest sum of sizes asked for and not freed: with one thread, what follows\n"
+        "             from the trace; with several, as counted in passes made for that before\n"
+        "             the timed ones, since it depends on how the threads run\n"
+        "A replay on one thread has a second one asleep, so that locks and atomic operations cost\n"
+        "what they cost in an engine, which has threads. Blocks that the trace never frees are\n"
+        "freed at the end of each pass, inside of the timing; frees of blocks from before the\n"
+        "recording are left out; calloc is replayed as malloc.\n",
+        REPLAY_VERIFY_PASSES);
 }
 
-enum { OPTION_BACKEND = REPLAY_OPTION_END, OPTION_JSON, OPTION_PROBE, OPTION_PRELOADED };
+enum {
+    OPTION_BACKEND = REPLAY_OPTION_END,
+    OPTION_VERIFY,
+    OPTION_JSON,
+    OPTION_PROBE,
+    OPTION_PRELOADED
+};
 
-static int read_option(struct options *options, int option)
+static int read_option(struct replay_job *job, int option)
 {
     switch (option) {
     case OPTION_BACKEND:
-        options->backend = optarg;
+        job->backend = optarg;
+        return TOOL_FINE;
+    case OPTION_VERIFY:
+        job->verify = true;
         return TOOL_FINE;
     case OPTION_JSON:
-        options->json = true;
+        job->json = true;
         return TOOL_FINE;
     case OPTION_PROBE:
-        options->probe = true;
+        job->probe = true;
         return TOOL_FINE;
     case OPTION_PRELOADED:
-        options->preloaded = true;
+        job->preloaded = true;
         return TOOL_FINE;
     default:
-        return replay_options_read(SUB, &options->replay, option, optarg);
+        return replay_options_read(SUB, &job->replay, option, optarg);
     }
 }
 
 /* Returns an exit code, or -1 to go on. */
-static int read_options(int argc, char **argv, struct options *options)
+static int read_options(int argc, char **argv, struct replay_job *job)
 {
     static const struct option long_options[] = {
         {"backend", required_argument, NULL, OPTION_BACKEND},
         REPLAY_OPTION_ROWS,
+        {"verify", no_argument, NULL, OPTION_VERIFY},
         {"json", no_argument, NULL, OPTION_JSON},
         {"probe", no_argument, NULL, OPTION_PROBE},
         {"preloaded", no_argument, NULL, OPTION_PRELOADED},
@@ -126,227 +120,104 @@ static int read_options(int argc, char **argv, struct options *options)
         if (option == '?' || option == ':') {
             return tool_bad_option(SUB, option, optopt, argv);
         }
-        int result = read_option(options, option);
+        int result = read_option(job, option);
         if (result != TOOL_FINE) {
             return result;
         }
     }
-    if (options->backend == NULL) {
+    if (job->backend == NULL) {
         return tool_usage_error(SUB, "no allocator named: add --backend NAME");
     }
-    if (!backend_is_known(options->backend)) {
-        return tool_usage_error(SUB, "unknown backend '%s'", options->backend);
+    if (!backend_is_known(job->backend)) {
+        return tool_usage_error(SUB, "unknown backend '%s'", job->backend);
     }
-    if (argc - optind != (options->probe ? 0 : 1)) {
-        return tool_usage_error(SUB, options->probe   ? "--probe takes no trace"
+    if (argc - optind != (job->probe ? 0 : 1)) {
+        return tool_usage_error(SUB, job->probe       ? "--probe takes no trace"
                                      : argc == optind ? "no trace named"
                                                       : "more than one trace named");
     }
-    options->trace = argv[optind];
-    return -1;
+    job->trace = argv[optind];
+    int result = replay_options_check(SUB, &job->replay);
+    return result == TOOL_FINE ? -1 : result;
 }
 
-static int probe(const struct options *options, const struct allocator *allocator)
+static int probe(const struct replay_job *job, const struct allocator *allocator)
 {
-    printf("%s %s\n", options->backend, allocator->version);
+    printf("%s %s\n", job->backend, allocator->version);
     return TOOL_FINE;
 }
 
-/* Touching more than there is would end in the kernel killing somebody. */
-static bool fits_memory(const struct outcome *outcome)
+/* -- Progress ---------------------------------------------------------------------------------- */
+
+/* On a terminal, once the passes take longer than a second. Nothing here allocates. */
+struct progress {
+    uint64_t start_ns, shown_ns;
+    bool shown;
+};
+
+static void show_progress(void *context, size_t pass, size_t of)
 {
-    char needed[32], available[32];
-    uint64_t memory = measure_available_memory();
-    if (outcome->options->replay.settings.touch == REPLAY_TOUCH_NONE ||
-        outcome->facts.peak_live_bytes <= memory) {
-        return true;
+    struct progress *progress = context;
+    char text[64];
+    uint64_t now = measure_now_ns();
+    if (now - progress->start_ns < 1000000000u || now - progress->shown_ns < 100000000u) {
+        return;
     }
-    tool_error(SUB,
-               "%s: the trace has %s live at once, but this machine has %s free: use --touch none "
-               "or a machine with more memory",
-               outcome->options->trace,
-               tool_format_bytes(outcome->facts.peak_live_bytes, needed, sizeof needed),
-               tool_format_bytes(memory, available, sizeof available));
-    return false;
+    int length = snprintf(text, sizeof text, "\r\033[K[%zu/%zu passes]", pass, of);
+    progress->shown_ns = now;
+    progress->shown = write(STDERR_FILENO, text, (size_t)length) == length;
 }
 
-/* Filters the trace, and makes the program of it. */
-static int prepare(struct outcome *outcome, struct trace *trace, struct program *program)
+static void clear_progress(const struct progress *progress)
 {
-    const struct options *options = outcome->options;
-    int result =
-        options->replay.min_size > 0 ? trace_filter_min_size(trace, options->replay.min_size) : 0;
-    if (result == 0 && trace->block_count == 0) {
-        tool_error(SUB, "%s: no block has %" PRIu64 " bytes or more: choose a smaller --min-size",
-                   options->trace, options->replay.min_size);
-        return TOOL_FAILED;
-    }
-    if (result == 0) {
-        result = trace_get_facts(trace, &outcome->facts);
-    }
-    if (result == 0 && outcome->facts.largest_bytes > (uint64_t)PTRDIFF_MAX) {
-        tool_error(SUB,
-                   "%s: a block of %" PRIu64 " bytes is more than this machine can address: replay "
-                   "it on a 64-bit one",
-                   options->trace, outcome->facts.largest_bytes);
-        return TOOL_FAILED;
-    }
-    if (result != 0 || program_build(trace, program) != 0) {
-        tool_error(SUB, "%s: no memory to prepare it: close other programs", options->trace);
-        return TOOL_FAILED;
-    }
-    outcome->format = trace->format;
-    outcome->notes = trace->notes;
-    outcome->trace_threads = trace->thread_count;
-    outcome->trace_ops = trace->op_count;
-    outcome->added_frees = program->added_frees;
-    return TOOL_FINE;
-}
-
-static int load(struct outcome *outcome, struct program *program)
-{
-    struct trace_options trace_options = {.repair = outcome->options->replay.repair};
-    struct trace trace;
-    char why[512];
-    if (trace_load(outcome->options->trace, &trace_options, &trace, why, sizeof why) != 0) {
-        tool_error(SUB, "%s", why);
-        return TOOL_FAILED;
-    }
-    int result = prepare(outcome, &trace, program);
-    trace_unload(&trace);
-    return result;
-}
-
-static void print_json(const struct outcome *outcome)
-{
-    const struct options *options = outcome->options;
-    const struct replay_result *result = &outcome->result;
-    struct json_line line;
-    json_begin(&line, stdout);
-    json_string(&line, "trace", options->trace);
-    json_string(&line, "backend", options->backend);
-    json_string(&line, "version", outcome->allocator.version);
-    json_string(&line, "policy", outcome->allocator.policy);
-    json_count(&line, "threads", 1);
-    json_string(&line, "touch", options->replay.touch);
-    json_count(&line, "gap_ms", options->replay.settings.gap_ms);
-    json_count(&line, "min_size", options->replay.min_size);
-    json_count(&line, "passes", result->passes);
-    json_count(&line, "ops_per_pass", result->ops_per_pass);
-    json_number(&line, "ns_per_op", result->ns_per_op, 2);
-    json_number(&line, "ns_per_op_min", result->ns_per_op_min, 2);
-    json_number(&line, "ns_per_op_max", result->ns_per_op_max, 2);
-    json_number(&line, "faults_per_pass", result->faults_per_pass, 1);
-    json_count(&line, "peak_rss_bytes", result->peak_rss_bytes);
-    json_count(&line, "peak_live_bytes", outcome->facts.peak_live_bytes);
-    json_count(&line, "peak_live_blocks", outcome->facts.peak_live_blocks);
-    json_count(&line, "held_bytes", outcome->report.held_bytes);
-    json_count(&line, "peak_held_bytes", outcome->report.peak_held_bytes);
-    json_count(&line, "trace_threads", outcome->trace_threads);
-    json_count(&line, "never_freed", outcome->added_frees);
-    json_count(&line, "unknown_frees", outcome->notes.unknown_frees);
-    json_count(&line, "early_reuses", outcome->notes.early_reuses);
-    json_count(&line, "repaired", outcome->notes.repaired);
-    json_end(&line);
-}
-
-static void print_note(uint64_t count, const char *text)
-{
-    if (count > 0) {
-        printf("note       %" PRIu64 " %s\n", count, text);
+    if (progress->shown) {
+        fputs("\r\033[K", stderr);
     }
 }
 
-static void print_notes(const struct outcome *outcome)
-{
-    const struct trace_notes *notes = &outcome->notes;
-    print_note(outcome->added_frees,
-               "blocks are never freed in the trace: freed at the end of each pass, timed");
-    print_note(notes->unknown_frees, "frees of blocks from before the recording: left out");
-    print_note(notes->failed_allocations, "allocations that failed when recorded: left out");
-    print_note(notes->early_reuses - notes->repaired,
-               "addresses handed out again before their free: kept as recorded (--repair)");
-    print_note(notes->repaired, "addresses handed out again before their free: repaired");
-    print_note(notes->small_blocks, "blocks below --min-size: left out");
-}
+/* -- The job ----------------------------------------------------------------------------------- */
 
-static void print_memory(const struct outcome *outcome)
+static int measure(struct replay_outcome *outcome)
 {
-    char peak[32], live[32], held[32];
-    uint64_t rss = outcome->result.peak_rss_bytes;
-    uint64_t live_bytes = outcome->facts.peak_live_bytes;
-    tool_format_bytes(live_bytes, live, sizeof live);
-    if (rss == UINT64_MAX) {
-        printf("peak RSS   unknown: /proc/self/clear_refs cannot be written here; peak live %s\n",
-               live);
-    } else {
-        printf("peak RSS   %s, %.2f x the peak of live bytes, %s\n",
-               tool_format_bytes(rss, peak, sizeof peak),
-               live_bytes > 0 ? (double)rss / (double)live_bytes : 0, live);
-    }
-    if (outcome->report.peak_held_bytes != UINT64_MAX) {
-        printf("held       %s at the peak, %s at the end, by its own account\n",
-               tool_format_bytes(outcome->report.peak_held_bytes, peak, sizeof peak),
-               tool_format_bytes(outcome->report.held_bytes, held, sizeof held));
-    }
-}
-
-static void print_text(const struct outcome *outcome)
-{
-    const struct options *options = outcome->options;
-    const struct replay_result *result = &outcome->result;
-    printf("trace      %s (%s, %zu operations, %zu thread%s)\n", options->trace, outcome->format,
-           outcome->trace_ops, outcome->trace_threads, outcome->trace_threads == 1 ? "" : "s");
-    printf("allocator  %s, version %s, policy %s\n", options->backend, outcome->allocator.version,
-           outcome->allocator.policy);
-    printf("passes     %zu of %zu operations on one thread, touch %s, gap %u ms\n", result->passes,
-           result->ops_per_pass, options->replay.touch, options->replay.settings.gap_ms);
-    printf("time       %.2f ns an operation (%.2f to %.2f)\n", result->ns_per_op,
-           result->ns_per_op_min, result->ns_per_op_max);
-    printf("faults     %.15g a pass\n", result->faults_per_pass);
-    print_memory(outcome);
-    print_notes(outcome);
-}
-
-static int measure(struct outcome *outcome)
-{
-    struct program program;
+    const struct replay_job *job = outcome->job;
+    struct progress progress = {.start_ns = measure_now_ns()};
+    struct replay_settings settings = job->replay.settings;
     char why[256];
-    int result = load(outcome, &program);
-    if (result != TOOL_FINE) {
-        return result;
+    if (isatty(STDERR_FILENO)) {
+        settings.progress = show_progress;
+        settings.progress_context = &progress;
     }
-    if (!fits_memory(outcome)) {
-        result = TOOL_FAILED;
-    } else if (replay_run(&program, &outcome->allocator, &outcome->options->replay.settings,
-                          &outcome->result, why, sizeof why) != 0) {
-        tool_error(SUB, "%s: %s", outcome->options->trace, why);
-        result = TOOL_FAILED;
-    }
-    program_release(&program);
-    return result;
-}
-
-static int run(const struct options *options)
-{
-    struct outcome outcome = {.options = options};
-    char why[512];
-    if (backend_open(options->backend, options->preloaded, &outcome.allocator, why, sizeof why) !=
-        0) {
-        tool_error(SUB, "%s: %s", options->backend, why);
+    int result = job->verify ? replay_verify(&outcome->program, &outcome->allocator, &settings,
+                                             &outcome->verified, why, sizeof why)
+                             : replay_run(&outcome->program, &outcome->allocator, &settings,
+                                          &outcome->result, why, sizeof why);
+    clear_progress(&progress);
+    if (result != 0) {
+        tool_error(SUB, "%s: %s", job->trace, why);
         return TOOL_FAILED;
     }
-    if (options->probe) {
-        return probe(options, &outcome.allocator);
+    return TOOL_FINE;
+}
+
+static int run(const struct replay_job *job)
+{
+    struct replay_outcome outcome = {.job = job};
+    char why[512];
+    if (backend_open(job->backend, job->preloaded, &outcome.allocator, why, sizeof why) != 0) {
+        tool_error(SUB, "%s: %s", job->backend, why);
+        return TOOL_FAILED;
     }
-    int result = measure(&outcome);
+    if (job->probe) {
+        return probe(job, &outcome.allocator);
+    }
+    int result = replay_prepare(&outcome);
     if (result == TOOL_FINE) {
-        allocator_get_report(&outcome.allocator, &outcome.report);
-        if (options->json) {
-            print_json(&outcome);
-        } else {
-            print_text(&outcome);
+        result = measure(&outcome);
+        if (result == TOOL_FINE) {
+            allocator_get_report(&outcome.allocator, &outcome.report);
+            replay_print(&outcome);
         }
+        program_release(&outcome.program);
     }
     allocator_close(&outcome.allocator);
     return result;
@@ -354,17 +225,17 @@ static int run(const struct options *options)
 
 int replay_main(int argc, char **argv)
 {
-    struct options options = {0};
+    struct replay_job job = {0};
     char why[512];
-    replay_options_init(&options.replay);
-    int result = read_options(argc, argv, &options);
+    replay_options_init(&job.replay);
+    int result = read_options(argc, argv, &job);
     if (result >= 0) {
         return result;
     }
-    if (backend_needs_preload(options.backend) && !options.preloaded) {
-        backend_restart_preloaded(options.backend, argc, argv, why, sizeof why);
-        tool_error(SUB, "%s: %s", options.backend, why);
+    if (backend_needs_preload(job.backend) && !job.preloaded) {
+        backend_restart_preloaded(job.backend, argc, argv, why, sizeof why);
+        tool_error(SUB, "%s: %s", job.backend, why);
         return TOOL_FAILED;
     }
-    return run(&options);
+    return run(&job);
 }

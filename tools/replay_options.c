@@ -15,6 +15,7 @@ static const struct {
     enum replay_touch touch;
 } touches[] = {
     {"none", REPLAY_TOUCH_NONE},
+    {"first", REPLAY_TOUCH_FIRST},
     {"page", REPLAY_TOUCH_PAGE},
     {"full", REPLAY_TOUCH_FULL},
 };
@@ -33,7 +34,7 @@ static int read_touch(const char *subcommand, struct replay_options *options, co
             return TOOL_FINE;
         }
     }
-    return tool_usage_error(subcommand, "--touch takes none, page or full, not '%s'", word);
+    return tool_usage_error(subcommand, "--touch takes none, first, page or full, not '%s'", word);
 }
 
 int replay_options_read_count(const char *subcommand, const char *name, const char *text,
@@ -68,22 +69,64 @@ int replay_options_read(const char *subcommand, struct replay_options *options, 
                                     "--min-size takes bytes, such as 1024 or 16k, not '%s'", value);
         }
         return TOOL_FINE;
-    default:
+    case REPLAY_OPTION_REPAIR:
         options->repair = true;
         return TOOL_FINE;
+    case REPLAY_OPTION_SERIAL:
+        options->parallel = false;
+        return TOOL_FINE;
+    case REPLAY_OPTION_PARALLEL:
+        options->parallel = true;
+        return TOOL_FINE;
+    case REPLAY_OPTION_STREAMS:
+        return replay_options_read_count(subcommand, "--streams", value, 1, REPLAY_STREAMS_MAX,
+                                         &settings->streams);
+    case REPLAY_OPTION_PHASE:
+        options->phase = value;
+        return TOOL_FINE;
+    case REPLAY_OPTION_PACED:
+        options->paced = true;
+        return TOOL_FINE;
+    default:
+        settings->read_before_free = true;
+        return TOOL_FINE;
     }
+}
+
+int replay_options_check(const char *subcommand, const struct replay_options *options)
+{
+    if (options->settings.read_before_free && options->settings.touch == REPLAY_TOUCH_NONE) {
+        return tool_usage_error(
+            subcommand, "--read-before-free reads what --touch wrote: choose first, page or full");
+    }
+    return TOOL_FINE;
 }
 
 void replay_options_print_help(FILE *out, const char *min_size)
 {
     fprintf(
         out,
+        "  --serial           one thread performs all operations in recorded order (default)\n"
+        "  --parallel         a thread for each recorded one, which ends where that one ended.\n"
+        "                     Nothing orders them but what they need of each other: an operation\n"
+        "                     on a block waits for the one before it, and a thread begins after\n"
+        "                     what was recorded right before its first operation\n"
+        "  --streams N        run N copies at once in threads of their own, as a server does\n"
+        "                     (default 1; up to %u)\n"
+        "  --phase P          replay only a part, again and again: inference N (from 0), FROM-TO,\n"
+        "                     or the name of a mark. What is live when it begins is allocated\n"
+        "                     once, before\n"
+        "  --paced            no operation before its recorded time, counted from the beginning "
+        "of\n"
+        "                     the pass (idle times below %u us are left out). For a trace without\n"
+        "                     times: inference N begins N x --gap-ms after the pass did\n"
         "  --touch HOW        what is written to a block after it was allocated, in the timing:\n"
-        "                     none, page (one byte a page, so that page faults are in the\n"
-        "                     figures; default) or full (every byte)\n"
+        "                     none, first (its first byte), page (one byte a page, so that page\n"
+        "                     faults are in the figures; default) or full (every byte)\n"
+        "  --read-before-free also read what --touch wrote before a block is freed, in the timing\n"
         "  --passes N         how often the trace is run (default: as often as fits into %g s, "
         "and\n"
-        "                     %u to %u times)\n"
+        "                     %u to %u times; paced at least %u)\n"
         "  --gap-ms N         sleep so long before each pass but the first, outside of the timing\n"
         "                     (default 0), as an engine waits for input; shows who gives memory\n"
         "                     back while a program waits\n"
@@ -91,7 +134,8 @@ void replay_options_print_help(FILE *out, const char *min_size)
         "                     %s)\n"
         "  --repair           where the trace hands an address out before it notes the free of\n"
         "                     the block that had it, move that free to before the reuse\n",
-        (double)REPLAY_BUDGET_NS / 1e9, REPLAY_PASSES_MIN, REPLAY_PASSES_MAX, min_size);
+        REPLAY_STREAMS_MAX, PROGRAM_PACE_NS / 1000, (double)REPLAY_BUDGET_NS / 1e9,
+        REPLAY_PASSES_MIN, REPLAY_PASSES_MAX, REPLAY_PASSES_PACED_MIN, min_size);
 }
 
 static void add_word(struct replay_arguments *out, const char *word)
@@ -120,7 +164,23 @@ void replay_options_to_arguments(const struct replay_options *options, struct re
     if (settings->passes > 0) {
         add_count(out, "--passes", settings->passes);
     }
+    if (settings->streams > 0) {
+        add_count(out, "--streams", settings->streams);
+    }
+    if (options->phase != NULL) {
+        add_word(out, "--phase");
+        add_word(out, options->phase);
+    }
     if (options->repair) {
         add_word(out, "--repair");
+    }
+    if (options->parallel) {
+        add_word(out, "--parallel");
+    }
+    if (options->paced) {
+        add_word(out, "--paced");
+    }
+    if (settings->read_before_free) {
+        add_word(out, "--read-before-free");
     }
 }

@@ -20,6 +20,9 @@ struct replay_options {
     const char *touch; /* the word for settings.touch */
     uint64_t min_size;
     bool repair;
+    bool parallel;
+    bool paced;
+    const char *phase; /* NULL: the whole trace */
 };
 
 /* What getopt_long() returns for them. A subcommand's own begin at REPLAY_OPTION_END. */
@@ -29,6 +32,12 @@ enum {
     REPLAY_OPTION_GAP,
     REPLAY_OPTION_MIN_SIZE,
     REPLAY_OPTION_REPAIR,
+    REPLAY_OPTION_SERIAL,
+    REPLAY_OPTION_PARALLEL,
+    REPLAY_OPTION_STREAMS,
+    REPLAY_OPTION_PHASE,
+    REPLAY_OPTION_PACED,
+    REPLAY_OPTION_READ,
     REPLAY_OPTION_END
 };
 
@@ -37,8 +46,14 @@ enum {
         {"passes", required_argument, NULL, REPLAY_OPTION_PASSES},                                 \
         {"gap-ms", required_argument, NULL, REPLAY_OPTION_GAP},                                    \
         {"min-size", required_argument, NULL, REPLAY_OPTION_MIN_SIZE},                             \
+        {"repair", no_argument, NULL, REPLAY_OPTION_REPAIR},                                       \
+        {"serial", no_argument, NULL, REPLAY_OPTION_SERIAL},                                       \
+        {"parallel", no_argument, NULL, REPLAY_OPTION_PARALLEL},                                   \
+        {"streams", required_argument, NULL, REPLAY_OPTION_STREAMS},                               \
+        {"phase", required_argument, NULL, REPLAY_OPTION_PHASE},                                   \
+        {"paced", no_argument, NULL, REPLAY_OPTION_PACED},                                         \
     {                                                                                              \
-        "repair", no_argument, NULL, REPLAY_OPTION_REPAIR                                          \
+        "read-before-free", no_argument, NULL, REPLAY_OPTION_READ                                  \
     }
 
 /* What holds where nothing is said, but for min_size, which is 0. */
@@ -47,6 +62,9 @@ void replay_options_init(struct replay_options *options);
 /* Takes one of the options above. Returns an exit code; what is wrong has been told. */
 int replay_options_read(const char *subcommand, struct replay_options *options, int option,
                         const char *value);
+
+/* What no option alone can tell, once all are read. Returns an exit code. */
+int replay_options_check(const char *subcommand, const struct replay_options *options);
 
 /* A number from min to max behind the option `name`; for a subcommand's own options too. */
 int replay_options_read_count(const char *subcommand, const char *name, const char *text,

@@ -9,6 +9,9 @@
 /* A monotonic clock. */
 uint64_t measure_now_ns(void);
 
+/* CPU time of all threads of this process so far; a system call. */
+uint64_t measure_cpu_ns(void);
+
 /* Page faults of this process so far that needed no input or output. */
 uint64_t measure_minor_faults(void);
 

@@ -1,97 +1,186 @@
 /* SPDX-License-Identifier: MIT */
-/* From blocks to slots: see program.h. */
+/*
+ * From a part of a trace (program_part.h) and its lanes (lanes.h) to steps and slots: see
+ * program.h.
+ */
 #include "program.h"
 
+#include <assert.h>
 #include <errno.h>
 
+#include "lanes.h"
 #include "pages.h"
+#include "program_part.h"
+#include "program_steps.h"
 
-#define NO_SLOT UINT32_MAX
+/* Pointers in two cache lines, which processors fetch together. */
+#define SLOTS_TOGETHER (128 / (uint32_t)sizeof(void *))
 
-struct building {
-    struct program *program;
-    uint32_t *slot_of;    /* by block; NO_SLOT: not live */
-    uint32_t *free_slots; /* a stack: the slot freed last is the warmest */
-    size_t free_count;
-};
-
-static int append(struct building *building, const struct trace_op *op)
+static uint8_t kind_of(const struct lane_op *op)
 {
-    struct program *program = building->program;
-    if (pages_reserve(&program->ops, sizeof *program->ops, program->op_count,
-                      &program->op_capacity) != 0) {
-        return -ENOMEM;
-    }
-    struct program_op *added = &program->ops[program->op_count++];
-    *added = (struct program_op){.size = op->size, .alignment_log2 = op->alignment_log2};
-    uint32_t *slot = &building->slot_of[op->block];
     switch (op->kind) {
     case TRACE_FREE:
-        added->kind = PROGRAM_FREE;
-        added->slot = *slot;
-        building->free_slots[building->free_count++] = *slot;
-        *slot = NO_SLOT;
-        break;
+        return PROGRAM_FREE;
     case TRACE_REALLOCATE:
-        added->kind = PROGRAM_REALLOCATE;
-        added->slot = *slot;
-        break;
+        return PROGRAM_REALLOCATE;
     default:
-        added->kind = op->alignment_log2 > 0 ? PROGRAM_ALLOCATE_ALIGNED : PROGRAM_ALLOCATE;
-        *slot = building->free_count > 0 ? building->free_slots[--building->free_count]
-                                         : (uint32_t)program->slot_count++;
-        added->slot = *slot;
-        break;
+        return op->alignment_log2 > 0 ? PROGRAM_ALLOCATE_ALIGNED : PROGRAM_ALLOCATE;
     }
+}
+
+static void copy_ops(const struct lane *lane, struct program_op *out)
+{
+    for (size_t i = 0; i < lane->op_count; i++) {
+        out[i] = (struct program_op){.size = lane->ops[i].size,
+                                     .slot = lane->ops[i].slot,
+                                     .kind = kind_of(&lane->ops[i]),
+                                     .alignment_log2 = lane->ops[i].alignment_log2};
+    }
+}
+
+/* Gives each lane cache lines of its own for the slots that it is the first to use. */
+static int spread_slots(struct program *program, uint32_t slot_count)
+{
+    uint32_t *moved = pages_allocate(slot_count * sizeof *moved);
+    uint32_t next = 0;
+    if (moved == NULL) {
+        return -ENOMEM;
+    }
+    for (size_t lane = 0; lane <= program->lane_count; lane++) {
+        bool is_setup = lane == program->lane_count;
+        const struct program_lane *from = &program->lanes[lane];
+        struct program_op *ops =
+            is_setup ? program->setup : program->ops + (from->ops - program->ops);
+        size_t count = is_setup ? program->setup_count : from->op_count;
+        for (size_t i = 0; i < count; i++) {
+            uint32_t *to = &moved[ops[i].slot];
+            *to = *to == 0 ? ++next : *to;
+            ops[i].slot = *to - 1;
+        }
+        next = (next + SLOTS_TOGETHER - 1) / SLOTS_TOGETHER * SLOTS_TOGETHER;
+    }
+    program->slot_count = next;
+    pages_free(moved, slot_count * sizeof *moved);
     return 0;
 }
 
-static int append_all(struct building *building, const struct trace *trace)
+static const struct program_op *find_op(const struct program *program, const struct lanes *lanes,
+                                        uint32_t lane, uint32_t recorded)
 {
-    for (size_t i = 0; i < trace->op_count; i++) {
-        const struct trace_op *op = &trace->ops[i];
-        if (op->kind != TRACE_THREAD_DONE && append(building, op) != 0) {
-            return -ENOMEM;
+    const struct lane *in = &lanes->lanes[lane];
+    size_t low = 0, high = in->op_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (in->recorded[middle] < recorded) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    for (uint32_t block = 0; block < trace->block_count; block++) {
-        if (building->slot_of[block] != NO_SLOT) {
-            struct trace_op release = {.kind = TRACE_FREE, .block = block};
-            if (append(building, &release) != 0) {
-                return -ENOMEM;
-            }
-            building->program->added_frees++;
-        }
-    }
-    return 0;
+    return &program->lanes[lane].ops[low];
 }
 
-int program_build(const struct trace *trace, struct program *out)
+static void fill_carries(struct program *program, const struct part *part,
+                         const struct lanes *lanes)
 {
-    size_t table_bytes = trace->block_count * sizeof(uint32_t);
-    struct building building = {
-        .program = out,
-        .slot_of = pages_allocate(table_bytes),
-        .free_slots = pages_allocate(table_bytes),
-    };
+    for (size_t i = 0; i < part->carry_count; i++) {
+        const struct part_carry *carry = &part->carries[i];
+        program->carries[i] = (struct program_carry){
+            .from = find_op(program, lanes, part->trace.ops[carry->tail_op].thread, carry->tail_op)
+                        ->slot,
+            .to = program->setup[carry->setup_op].slot,
+        };
+    }
+    program->carry_count = part->carry_count;
+}
+
+static void fill_lanes(struct program *program, const struct part *part, const struct lanes *lanes,
+                       bool parallel)
+{
+    struct program_op *at = program->ops;
+    for (uint32_t i = 0; i < program->lane_count; i++) {
+        const struct lane *from = &lanes->lanes[i];
+        copy_ops(from, at);
+        program->lanes[i] = (struct program_lane){.ops = at,
+                                                  .op_count = from->op_count,
+                                                  .thread = part->lanes[i].thread,
+                                                  .ends = parallel && part->lanes[i].open == 0};
+        at += from->op_count;
+        for (size_t op = 0; op < from->op_count; op++) {
+            program->recorded[from->recorded[op] - part->setup_count] = i;
+        }
+    }
+    copy_ops(&lanes->lanes[program->lane_count], program->setup);
+}
+
+static int allocate_arrays(struct program *program, const struct part *part)
+{
+    program->setup_count = part->setup_count;
+    program->op_count = part->trace.op_count - part->setup_count;
+    program->lane_count = part->lane_count;
+    program->ops = pages_allocate(program->op_count * sizeof *program->ops);
+    program->recorded = pages_allocate(program->op_count * sizeof *program->recorded);
+    program->lanes = pages_allocate((program->lane_count + 1) * sizeof *program->lanes);
+    program->setup = pages_allocate(program->setup_count * sizeof *program->setup);
+    program->carries = pages_allocate(part->setup_count * sizeof *program->carries);
+    return program->ops == NULL || program->recorded == NULL || program->lanes == NULL ||
+                   program->setup == NULL || program->carries == NULL
+               ? -ENOMEM
+               : 0;
+}
+
+static int finish(struct program *program, const struct part *part, const struct lanes *lanes,
+                  bool parallel)
+{
+    int result = allocate_arrays(program, part);
+    if (result != 0) {
+        return result;
+    }
+    fill_lanes(program, part, lanes, parallel);
+    program->slot_count = lanes->slot_count;
+    if (program->lane_count > 1) {
+        result = spread_slots(program, lanes->slot_count);
+    }
+    fill_carries(program, part, lanes);
+    return result == 0 ? program_build_steps(part, lanes, program) : result;
+}
+
+int program_build_with(const struct trace *trace, const struct program_options *options,
+                       struct program *out)
+{
+    struct part part;
+    struct lanes lanes = {0};
     *out = (struct program){0};
-    int result = -ENOMEM;
-    if (building.slot_of != NULL && building.free_slots != NULL) {
-        for (uint32_t block = 0; block < trace->block_count; block++) {
-            building.slot_of[block] = NO_SLOT;
-        }
-        result = append_all(&building, trace);
+    int result = part_take(trace, options, out, &part);
+    if (result == 0) {
+        result = lanes_build(&part.trace, &lanes);
     }
-    pages_free(building.slot_of, table_bytes);
-    pages_free(building.free_slots, table_bytes);
+    if (result == 0) {
+        out->crossings = lanes.crossings;
+        result = finish(out, &part, &lanes, options->parallel);
+    }
+    lanes_release(&lanes);
+    part_release(&part);
     if (result != 0) {
         program_release(out);
     }
     return result;
 }
 
+int program_build(const struct trace *trace, struct program *out)
+{
+    const struct program_options serial = {0};
+    return program_build_with(trace, &serial, out);
+}
+
 void program_release(struct program *program)
 {
-    pages_free(program->ops, program->op_capacity * sizeof *program->ops);
+    pages_free(program->ops, program->op_count * sizeof *program->ops);
+    pages_free(program->recorded, program->op_count * sizeof *program->recorded);
+    pages_free(program->lanes, (program->lane_count + 1) * sizeof *program->lanes);
+    pages_free(program->setup, program->setup_count * sizeof *program->setup);
+    pages_free(program->carries, program->setup_count * sizeof *program->carries);
+    pages_free(program->steps, program->step_capacity * sizeof *program->steps);
+    pages_free(program->waits, program->wait_capacity * sizeof *program->waits);
     *program = (struct program){0};
 }
