@@ -328,7 +328,9 @@ static int instance_init(struct larder *instance, const char *name, const larder
     int error = set_backend(instance);
     if (error != 0)
         return error;
-    instance->capped = config->max_cached_bytes != SIZE_MAX;
+    instance->capped = config->max_cached_bytes < LARDER_ADAPTIVE;
+    instance->balanced =
+        config->max_cached_bytes == LARDER_ADAPTIVE && backend_can_discard(instance);
     instance->class_shift = (unsigned)__builtin_ctzll(config->alignment);
     instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
     instance->class_limit = SIZE_CLASS_LIMIT;

@@ -88,7 +88,8 @@ struct larder {
     larder_config_t config;
     larder_backend_t backend;
     bool backend_reserves; /* the mmap backend: regions are reserved and committed, not allocated */
-    bool capped;           /* max_cached_bytes is set */
+    bool capped;           /* max_cached_bytes is a number */
+    bool balanced;         /* it is adaptive, and pages can be given back */
     bool plain;            /* no redzone, fill or strict checks: the hit path may be used */
     _Atomic bool orphaned; /* destroyed, but blocks are live */
     char name[32];

@@ -25,7 +25,7 @@ void larder_config_init(larder_config_t *config)
         .policy = LARDER_POLICY_FIT,
         .alignment = 64,
         .max_cached_size = SIZE_MAX,
-        .max_cached_bytes = SIZE_MAX,
+        .max_cached_bytes = LARDER_ADAPTIVE,
         .thread_cached_bytes = DEFAULT_THREAD_CACHED_BYTES,
         .decay_ms = DEFAULT_DECAY_MS,
         .fill = -1,
@@ -114,6 +114,14 @@ static int set_policy(larder_config_t *config, const char *value)
     return policy < 0 ? policy : 0;
 }
 
+static int set_max_cached_bytes(larder_config_t *config, const char *value)
+{
+    if (strcasecmp(value, "adaptive") != 0)
+        return parse_size(value, &config->max_cached_bytes);
+    config->max_cached_bytes = LARDER_ADAPTIVE;
+    return 0;
+}
+
 static int set_checks(larder_config_t *config, const char *value)
 {
     static const char *const names[] = {"default", "strict", NULL};
@@ -164,7 +172,7 @@ static const struct key {
     {"redzone", NULL, offsetof(larder_config_t, redzone)},
     {"min_cached_size", NULL, offsetof(larder_config_t, min_cached_size)},
     {"max_cached_size", NULL, offsetof(larder_config_t, max_cached_size)},
-    {"max_cached_bytes", NULL, offsetof(larder_config_t, max_cached_bytes)},
+    {"max_cached_bytes", set_max_cached_bytes, 0},
     {"thread_cached_bytes", NULL, offsetof(larder_config_t, thread_cached_bytes)},
     {"decay_ms", set_decay, 0},
     {"fill", set_fill, 0},

@@ -61,7 +61,7 @@ void fit_init(struct larder *instance)
     span_heap_init(&instance->heap, instance, heap_step(instance), (uint32_t)instance->front);
     span_heap_init(&instance->small_heap, instance, heap_step(instance), (uint32_t)instance->front);
     if (instance->plain && !instance->capped)
-        instance->heap.loops = span_loops_get();
+        instance->heap.loops = span_loops_get(&instance->heap);
     for (unsigned c = 0; c < instance->class_count; c++) {
         struct depot *depot = &instance->depots[c];
         size_t size = size_class_size(c, instance->class_shift);
@@ -131,7 +131,7 @@ void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struc
         return NULL;
     }
     if (taken.fresh_pages != 0)
-        count_add(cache, &cache->counters.miss_cold, 1);
+        fit_note_fresh(&instance->heap, cache);
     count_add(cache, &cache->counters.slow_allocations, 1);
     *written = size;
     if (taken.fresh_pages != 0 && instance->backend_reserves) {
@@ -167,7 +167,7 @@ static void *alloc_large(struct larder *instance, struct thread_cache *cache, si
     if (taken.region == NULL)
         return NULL;
     if (taken.fresh_pages != 0)
-        count_add(cache, &cache->counters.miss_cold, 1);
+        fit_note_fresh(&instance->heap, cache);
     set_slack(taken, units, size);
     return region_address(taken.region, taken.start);
 }

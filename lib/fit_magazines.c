@@ -14,7 +14,7 @@ struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, 
     if (taken.region == NULL)
         return NULL;
     if (taken.fresh_pages != 0)
-        count_add(cache, &cache->counters.miss_cold, 1);
+        fit_note_fresh(&instance->small_heap, cache);
     struct region *region = taken.region;
     struct run *run = region_run_get(region);
     if (run == NULL) {

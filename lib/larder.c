@@ -352,9 +352,10 @@ void larder_free(larder_t *larder, void *ptr)
                    span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
             count_own(&cache->counters.span_frees, 1);
             count_own(&cache->counters.span_freed_bytes, size);
-            if (unlikely(++cache->puts % TICK_EVERY == 0)) {
+            if (unlikely(++cache->puts % TICK_EVERY == 0))
                 cache_tick_if_due(region->instance, os_now_ms());
-            }
+            if (unlikely(span_heap_balance_is_due(heap)))
+                span_heap_balance(heap);
             return;
         }
     }

@@ -29,8 +29,8 @@
  *
  * What free spans cost is their bytes less their clean pages: three counters, and nothing to compute per span.
  *
- * Files: span_bins.h has bins and nodes, span_pages.c the pages, span_loop.c and span_settle.c the loops, span_purge.c
- * gives memory back.
+ * Files: span_bins.h has bins and nodes, span_pages.c the pages, span_loop.c, span_plan.c and span_settle.c the loops,
+ * span_purge.c gives memory back, span_balance.c says how much may wait.
  *
  * Lock order: a depot's lock may be held when this one is taken; region->runs_lock and the map's locks are never held
  * together with it.
@@ -55,14 +55,18 @@ uint64_t span_heap_free_bytes_locked(struct span_heap *heap)
            (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
 }
 
-/* After `pages` have begun to cost. */
-static void note_fresh(struct span_heap *heap, uint32_t pages)
+uint64_t span_heap_held_bytes_locked(const struct span_heap *heap)
+{
+    return (heap->total_units << UNIT_SHIFT) -
+           (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
+}
+
+void span_heap_note_fresh(struct span_heap *heap, uint32_t pages)
 {
     heap->fresh_pages += pages;
-    uint64_t held =
-        (heap->total_units << UNIT_SHIFT) - (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
-    if (held > heap->peak_held_bytes)
-        heap->peak_held_bytes = held;
+    /* with a budget, what the pages cost is reckoned when it has been kept: they are not in use yet */
+    if (!heap->instance->balanced && span_heap_held_bytes_locked(heap) > heap->peak_held_bytes)
+        heap->peak_held_bytes = span_heap_held_bytes_locked(heap);
 }
 
 /* ---- the lock ---- */
@@ -163,7 +167,7 @@ static struct taken_span take_part(struct span_heap *heap, struct span *span, ui
         span_heap_insert_new(heap, region, start + length, end);
     heap->clean_pages += clean;
     heap->splits++;
-    note_fresh(heap, fresh);
+    span_heap_note_fresh(heap, fresh);
     return finish_take(heap, region, start, length, fresh, word, live_delta);
 }
 
@@ -198,7 +202,7 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
             span_heap_insert_new(heap, region, first, start);
             heap->clean_pages += pages_count_clean(region, heap->page_shift, first, start - first);
         }
-        note_fresh(heap, fresh);
+        span_heap_note_fresh(heap, fresh);
         return finish_take(heap, region, start, length, fresh, word, live_delta);
     }
     return (struct taken_span){NULL, 0, 0};
@@ -240,7 +244,9 @@ static inline bool take_from_loop(struct span_heap *heap, uint32_t length, size_
 {
     uint32_t start;
     if (alignment == 0 && span_loop_take(heap->loops, length, &start)) {
-        *taken = finish_take(heap, heap->loops->region, start, length, 0, word, live_delta);
+        uint32_t fresh = heap->touched_pages;
+        heap->touched_pages = 0;
+        *taken = finish_take(heap, heap->loops->region, start, length, fresh, word, live_delta);
         return true;
     }
     span_heap_settle(heap);

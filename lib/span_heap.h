@@ -26,8 +26,9 @@ struct span_heap {
     struct span_loops *loops; /* NULL: none; what it points to is guarded by lock */
 
     _Alignas(64) heap_lock_t lock;
-    bool frozen;            /* in a loop, see span_loop.h; guarded by lock, as all below */
-    struct region *regions; /* guarded by lock, as all below */
+    _Atomic bool balance_due; /* see span_heap_balance(); written under lock */
+    bool frozen;              /* in a loop, see span_loop.h; guarded by lock, as all below */
+    struct region *regions;   /* guarded by lock, as all below */
     uint32_t region_count;
     uint32_t generation; /* of large blocks' words */
     uint32_t now_ms;     /* as last read, every SPAN_HEAP_CLOCK_EVERY puts */
@@ -39,8 +40,13 @@ struct span_heap {
     uint64_t live_bytes, peak_live_bytes; /* as callers last told */
     uint64_t peak_held_bytes, peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes, fresh_pages;
-    struct span_bins dirty; /* free spans in which every page has been touched */
-    struct span_bins mixed; /* those with clean pages, searched second */
+    bool purge_waits;        /* for the end of a loop */
+    uint32_t detached;       /* purges under way: free spans are missing */
+    uint32_t touched_pages;  /* by loops made ready; the next take tells of them */
+    uint64_t balance_peak;   /* bytes: what the budget is reckoned from, see span_balance.c */
+    uint64_t balance_credit; /* bytes that may still be given back to stay within it */
+    struct span_bins dirty;  /* free spans in which every page has been touched */
+    struct span_bins mixed;  /* those with clean pages, searched second */
 };
 
 /* A span that has been taken out of the heap; two registers wide. */
@@ -123,6 +129,23 @@ void span_heap_add_region(struct span_heap *heap, struct region *region);
  */
 size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                        uint64_t keep_bytes);
+
+/*
+ * Keeps touched free memory within the adaptive budget, and does what had to wait for the end of a loop; to be called after a take has told
+ * of fresh pages, before they are used, and after a put if span_heap_balance_is_due(). Returns the bytes given back. No lock may be held.
+ */
+size_t span_heap_balance(struct span_heap *heap);
+
+static inline void span_heap_want_balance(struct span_heap *heap)
+{
+    atomic_store_explicit(&heap->balance_due, true, memory_order_relaxed);
+}
+
+static inline bool span_heap_balance_is_due(const struct span_heap *heap)
+{
+    return atomic_load_explicit(&((struct span_heap *)(uintptr_t)heap)->balance_due,
+                                memory_order_relaxed);
+}
 
 /*
  * Detaches and releases every region in which nothing has been in use for `idle_ms`; reserved ones, of which the

@@ -31,10 +31,17 @@
 #include <string.h>
 
 #include "meta.h"
+#include "span_bins.h"
 
 enum { LONGEST_WAIT = 256 };
 
 static struct meta_pool loops_pool = META_POOL(struct span_loops);
+
+static void drop_loops(struct span_loops *loops)
+{
+    loops->loops_count = 0;
+    loops->highest = 0;
+}
 
 void span_loop_forget(struct span_loops *loops)
 {
@@ -43,17 +50,18 @@ void span_loop_forget(struct span_loops *loops)
     loops->region = NULL;
     loops->state = 0;
     loops->out = 0;
-    loops->first = loops->count = loops->loops_count = 0;
+    loops->first = loops->count = 0;
+    drop_loops(loops);
 }
 
-struct span_loops *span_loops_get(void)
+struct span_loops *span_loops_get(struct span_heap *heap)
 {
     struct span_loops *loops = meta_pool_get(&loops_pool);
     if (loops == NULL)
         return NULL;
+    loops->heap = heap;
     span_loop_forget(loops);
-    loops->puts = loops->skip = 0;
-    loops->wait = 1;
+    loops->puts = loops->skip = loops->wait = 0;
     return loops;
 }
 
@@ -108,7 +116,7 @@ static void restart(struct span_loops *loops)
     if (loops->loops_count ==
         LOOP_MAX) { /* no place for another: the oldest knowledge goes, all of it */
         loops->first = 0;
-        loops->loops_count = 0;
+        drop_loops(loops);
     }
 }
 
@@ -121,11 +129,11 @@ static bool make_room(struct span_loops *loops)
         return false;
     memmove(loops->ops, &loops->ops[loops->first], loops->count * sizeof *loops->ops);
     loops->first = 0;
-    loops->loops_count = 0;
+    drop_loops(loops);
     return true;
 }
 
-/* The operation `done` of a loop is the next. */
+/* The operation `done` of a loop, which is ready, is the next. */
 static void expect(struct span_loops *loops, struct loop *loop, uint32_t done)
 {
     loop->used = true;
@@ -135,36 +143,151 @@ static void expect(struct span_loops *loops, struct loop *loop, uint32_t done)
     loops->end = loops->begin + loop->count;
 }
 
-static void close_loop(struct span_loops *loops)
+void span_loop_complete(struct span_loops *loops)
+{
+    loops->expected = loops->begin;
+    loops->wait = 0;
+    if (loops->heap->purge_waits)
+        span_heap_want_balance(loops->heap);
+}
+
+static void make_ready(struct span_loops *loops, struct loop *loop)
+{
+    if (loop->ready)
+        return;
+    span_heap_touch_loop(loops->heap, &loops->ops[loop->first], loop->count);
+    loop->ready = true;
+}
+
+void span_loop_make_ready(struct span_loops *loops)
+{
+    for (uint32_t i = 0; i < loops->loops_count; i++)
+        make_ready(loops, &loops->loops[i]);
+}
+
+/* Takes up replaying in the common state. The first operation finds its loop, and makes it ready if need be. */
+static void replay(struct span_loops *loops)
+{
+    static const struct loop_op nothing;
+    loops->mode = LOOP_REPLAYING;
+    for (uint32_t i = 0; i < loops->loops_count; i++)
+        loops->loops[i].used = false;
+    struct loop *latest = &loops->loops[loops->loops_count - 1];
+    if (latest->ready) {
+        expect(loops, latest, 0);
+        return;
+    }
+    loops->current = latest;
+    loops->begin = loops->expected = &nothing; /* as no operation is */
+    loops->end = loops->begin + 1;
+}
+
+void span_loop_resume(struct span_loops *loops)
+{
+    if (loops->mode == LOOP_RECORDING && loops->count == 0 && loops->loops_count != 0 &&
+        loops->skip == 0 && loops->heap->detached == 0) {
+        replay(loops);
+    }
+}
+
+/* How many operations the recording has in common with one of the loops, from the first on. */
+static uint32_t shared_operations(const struct span_loops *loops)
 {
     const struct loop_op *ops = &loops->ops[loops->first];
-    uint32_t count = loops->count;
-    if (!is_closed(ops, count)) {
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < loops->loops_count; i++) {
+        const struct loop *loop = &loops->loops[i];
+        const struct loop_op *others = &loops->ops[loop->first];
+        uint32_t limit = loop->count < loops->count ? loop->count : loops->count, same = 0;
+        while (same < limit && ops[same].start == others[same].start &&
+               ops[same].what == others[same].what) {
+            same++;
+        }
+        if (same > most)
+            most = same;
+    }
+    return most;
+}
+
+/* Chooses better places for the recording. Returns where they end. */
+static uint32_t plan_loop(struct span_loops *loops)
+{
+    struct loop_op *ops = &loops->ops[loops->first];
+    uint32_t end = 0;
+    for (uint32_t i = 0; i < loops->count; i++) {
+        if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
+            end = ops[i].start + ops[i].what;
+    }
+    return span_heap_plan(loops->heap, ops, loops->count, shared_operations(loops), end,
+                          loops->scratch, sizeof loops->scratch);
+}
+
+/* The same requests, answered with puts of the same takes; the places may differ. */
+static bool has_shape(const struct loop_op *ops, const struct loop_op *others, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (ops[i].what != others[i].what)
+            return false;
+        if ((ops[i].what & LOOP_PUT) == 0)
+            continue;
+        uint32_t j = i;
+        bool here, there;
+        do { /* both loops are closed: there is a take */
+            j--;
+            here = ops[j].start == ops[i].start;
+            there = others[j].start == others[i].start;
+        } while (!here && !there);
+        if (here != there)
+            return false;
+    }
+    return true;
+}
+
+/* A loop that was broken and went on with other places is no new one. */
+static bool is_known(const struct span_loops *loops)
+{
+    const struct loop_op *ops = &loops->ops[loops->first];
+    for (uint32_t i = 0; i < loops->loops_count; i++) {
+        const struct loop *loop = &loops->loops[i];
+        if (loop->count == loops->count && has_shape(&loops->ops[loop->first], ops, loops->count))
+            return true;
+    }
+    return false;
+}
+
+static void record_anew(struct span_loops *loops)
+{
+    loops->count = 0;
+    loops->state = 0;
+    loops->out = 0;
+}
+
+static void close_loop(struct span_loops *loops)
+{
+    if (!is_closed(&loops->ops[loops->first], loops->count)) {
         /* something older was freed and its place taken again: the present state is as good as any other */
         span_loop_forget(loops);
         return;
     }
-    bool known = false;
-    for (uint32_t i = 0; i < loops->loops_count && !known; i++) {
-        const struct loop *loop = &loops->loops[i];
-        known =
-            loop->count == count && memcmp(&loops->ops[loop->first], ops, count * sizeof *ops) == 0;
+    if (loops->heap->detached != 0) { /* spans are missing that are free in the common state */
+        record_anew(loops);
+        return;
     }
-    if (known) {
-        loops->count = 0; /* record over it */
-        loops->state = 0;
-        loops->out = 0;
+    if (is_known(loops)) {
+        record_anew(loops);
     } else {
-        loops->loops[loops->loops_count++] = (struct loop){loops->first, count, false};
+        uint32_t end = plan_loop(loops);
+        if (end > loops->highest)
+            loops->highest = end;
+        loops->loops[loops->loops_count++] =
+            (struct loop){loops->first, loops->count, false, false};
         restart(loops);
+        span_heap_want_balance(loops->heap);
     }
     if (loops->skip != 0) {
         loops->skip--;
     } else if (loops->loops_count != 0) {
-        loops->mode = LOOP_REPLAYING;
-        for (uint32_t i = 0; i < loops->loops_count; i++)
-            loops->loops[i].used = false;
-        expect(loops, &loops->loops[loops->loops_count - 1], 0);
+        replay(loops);
     }
 }
 
@@ -202,10 +325,17 @@ __attribute__((noinline)) bool span_loop_switch(struct span_loops *loops, uint32
             continue;
         if (memcmp(ops, prefix, done * sizeof *ops) != 0)
             continue;
+        make_ready(loops, loop);
         expect(loops, loop, done);
         return true;
     }
     return false;
+}
+
+void span_loop_note_discard(struct span_loops *loops, uint32_t unit)
+{
+    for (uint32_t i = 0; i < loops->loops_count && unit < loops->highest; i++)
+        loops->loops[i].ready = false;
 }
 
 uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops)
@@ -214,10 +344,10 @@ uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops
     if (done != 0) { /* broken in the middle */
         loops->skip = loops->wait;
         if (loops->wait < LONGEST_WAIT)
-            loops->wait *= 2;
+            loops->wait = loops->wait == 0 ? 1 : loops->wait * 2;
         if (loops->first + done >= LOOP_ARENA) { /* no room behind the loops */
             loops->first = 0;
-            loops->loops_count = 0;
+            drop_loops(loops);
         }
         memmove(&loops->ops[loops->first], loops->begin, done * sizeof *loops->begin);
     }

@@ -13,7 +13,9 @@ struct span_heap;
 enum {
     LOOP_ARENA = 8192, /* operations on record: 64 KiB if all are used */
     LOOP_MAX = 64,
-    LOOP_MAX_OUT = 1024 /* blocks that a loop may have out at once */
+    LOOP_MAX_OUT = 1024, /* blocks that a loop may have out at once */
+    PLAN_SCRATCH =
+        44 * 1024 /* for planning loops of up to about 2000 blocks; touched as far as needed */
 };
 
 #define LOOP_PUT 0x80000000u
@@ -27,12 +29,14 @@ struct loop_op {
 struct loop {
     uint32_t first, count; /* in the arena */
     bool used;             /* since the heap was frozen */
+    bool ready;            /* every page of its places is known to be touched */
 };
 
 enum loop_mode { LOOP_RECORDING, LOOP_REPLAYING };
 
 /* Guarded by the heap's lock. */
 struct span_loops {
+    struct span_heap *heap; /* that they are of; fixed */
     enum loop_mode mode;
     /* while replaying: the next operation and the bounds of the current loop; NULL before the first */
     const struct loop_op *expected, *begin, *end;
@@ -46,25 +50,28 @@ struct span_loops {
     int64_t out;    /* units taken less units put since then; below 0: something older was freed */
     uint32_t first, count; /* of the recording, in the arena */
     uint32_t loops_count;
+    uint32_t highest; /* unit behind all places of loops; 0: there are none */
     struct loop loops[LOOP_MAX];
     struct loop_op ops[LOOP_ARENA];
+    uint32_t scratch[PLAN_SCRATCH / 4];
     void *pool_link;
 };
 
 /* NULL where there is no memory: the heap works without. */
-struct span_loops *span_loops_get(void);
+struct span_loops *span_loops_get(struct span_heap *heap);
 void span_loops_put(struct span_loops *loops);
 
 /* Finds the loop that goes on with this operation although the expected one does not; false: the heap must settle. */
 bool span_loop_switch(struct span_loops *loops, uint32_t start, uint32_t what);
 
-/* After an operation that was expected. At the end of a loop the same one is expected again. */
+/* A whole loop has been replayed: it pays. The same one is expected again. */
+void span_loop_complete(struct span_loops *loops);
+
+/* After an operation that was expected. */
 static inline void span_loop_advance(struct span_loops *loops)
 {
-    if (++loops->expected == loops->end) {
-        loops->expected = loops->begin;
-        loops->wait = 1; /* a whole loop has been replayed: it pays */
-    }
+    if (__builtin_expect(++loops->expected == loops->end, 0))
+        span_loop_complete(loops);
 }
 
 /* While replaying: the place for a span of `length` units. False: the heap must settle and search. */
@@ -97,7 +104,16 @@ void span_loop_note(struct span_loops *loops, struct region *region, uint32_t st
 /* The operations done since the heap was frozen, in the current round; the record goes on from there. */
 uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops);
 
-/* Forgets everything, for instance because pages have been given back. Recording begins anew. Not while replaying. */
+/* Forgets everything, for instance because a region has gone. Recording begins anew. Not while replaying. */
 void span_loop_forget(struct span_loops *loops);
+
+/* Free pages from this unit on have been given back: loops with places there will have to touch them again. Not while replaying. */
+void span_loop_note_discard(struct span_loops *loops, uint32_t unit);
+
+/* Counts the pages of all loops as touched. Not while replaying. */
+void span_loop_make_ready(struct span_loops *loops);
+
+/* Replays again if nothing has happened since the common state. */
+void span_loop_resume(struct span_loops *loops);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a span heap gives memory back: pages of free spans that have been idle, and whole regions.
+ * How a span heap gives memory back: pages of free spans that have been idle, and whole regions. A purge for age waits for the
+ * end of the loop that the heap is in (span_loop.h), unless that has come to rest.
  *
  * Spans with something old in them are detached under the lock (their first word becomes LARGE_CACHED, so neighbours do not
  * merge with them), their old pages are discarded without it, and then they are put back with those pages clean.
@@ -20,31 +21,33 @@ struct range {
 struct purge {
     struct span *detached; /* linked through next */
     size_t count;
-    uint64_t bytes;
+    uint64_t bytes, wanted;
     struct range ranges[PURGE_RANGES];
 };
 
-/* Adds the old pages of a free span to the purge; true if there are any. */
+/*
+ * Adds the old pages of a free span to the purge, the highest first; true if there are any. What lies low is
+ * what the next requests get.
+ */
 static bool collect_ranges(const struct span_heap *heap, struct purge *purge,
-                           const struct span *span, uint32_t now_ms, uint32_t idle_ms,
-                           uint64_t wanted)
+                           const struct span *span, uint32_t now_ms, uint32_t idle_ms)
 {
-    uint32_t page = pages_first(heap->page_shift, span->start);
-    uint32_t end = pages_end(heap->page_shift, span->start + span->length);
+    uint32_t first = pages_first(heap->page_shift, span->start);
+    uint32_t page = pages_end(heap->page_shift, span->start + span->length);
     size_t before = purge->count;
-    while (page < end && purge->count < PURGE_RANGES && purge->bytes < wanted) {
-        uint32_t first = page;
-        uint64_t missing = (wanted - purge->bytes + os_page_size() - 1) / os_page_size();
-        while (page < end && page - first < missing &&
-               pages_is_due(span->region, page, now_ms, idle_ms)) {
-            page++;
+    while (page > first && purge->count < PURGE_RANGES && purge->bytes < purge->wanted) {
+        uint32_t end = page;
+        uint64_t missing = (purge->wanted - purge->bytes + os_page_size() - 1) / os_page_size();
+        while (page > first && end - page < missing &&
+               pages_is_due(span->region, page - 1, now_ms, idle_ms)) {
+            page--;
         }
-        if (page == first) {
-            page++;
+        if (page == end) {
+            page--;
             continue;
         }
-        purge->ranges[purge->count++] = (struct range){span->region, first, page - first, false};
-        purge->bytes += (uint64_t)(page - first) * os_page_size();
+        purge->ranges[purge->count++] = (struct range){span->region, page, end - page, false};
+        purge->bytes += (uint64_t)(end - page) * os_page_size();
     }
     return purge->count != before;
 }
@@ -76,9 +79,26 @@ static void round_tops(struct span_heap *heap)
     }
 }
 
+/* Takes the span's old pages into the purge, if it has any, and the span out of the heap. */
+static void collect_span(struct span_heap *heap, struct purge *purge, struct span *span,
+                         uint32_t now_ms, uint32_t idle_ms)
+{
+    if (!collect_ranges(heap, purge, span, now_ms, idle_ms))
+        return;
+    detach(heap, span);
+    word_store(&span->region->words[span->start], WORD(WORD_LARGE_CACHED) | span->length);
+    span->next = purge->detached;
+    purge->detached = span;
+}
+
+static bool is_full(const struct purge *purge)
+{
+    return purge->count == PURGE_RANGES || purge->bytes >= purge->wanted;
+}
+
 /* Detaches spans with old pages, the longest first. Called with the lock held. */
-static void purge_collect(struct span_heap *heap, struct purge *purge, uint32_t now_ms,
-                          uint32_t idle_ms, uint64_t wanted)
+static void collect_longest(struct span_heap *heap, struct purge *purge, uint32_t now_ms,
+                            uint32_t idle_ms)
 {
     struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
     for (int set = 0; set < 2; set++) {
@@ -86,20 +106,40 @@ static void purge_collect(struct span_heap *heap, struct purge *purge, uint32_t 
             struct span *next;
             for (struct span *span = sets[set]->head[bin]; span != NULL; span = next) {
                 next = span->next;
-                if (purge->count == PURGE_RANGES || purge->bytes >= wanted)
+                if (is_full(purge))
                     return;
-                if (!collect_ranges(heap, purge, span, now_ms, idle_ms, wanted))
-                    continue;
-                if (heap->loops != NULL)
-                    span_loop_forget(heap->loops);
-                detach(heap, span);
-                word_store(&span->region->words[span->start],
-                           WORD(WORD_LARGE_CACHED) | span->length);
-                span->next = purge->detached;
-                purge->detached = span;
+                collect_span(heap, purge, span, now_ms, idle_ms);
             }
         }
     }
+}
+
+static bool lies_higher(const struct span *a, const struct span *b)
+{
+    return a->region == b->region ? a->start > b->start : a->region > b->region;
+}
+
+/* The same, whatever their age, the highest first. */
+static void collect_highest(struct span_heap *heap, struct purge *purge)
+{
+    struct span *highest[PURGE_RANGES];
+    uint32_t count = 0, page_units = 1u << heap->page_shift;
+    struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
+    for (int set = 0; set < 2; set++) {
+        for (unsigned bin = span_bin_of(page_units); bin < SPAN_BINS; bin++) {
+            for (struct span *span = sets[set]->head[bin]; span != NULL; span = span->next) {
+                uint32_t at = count < PURGE_RANGES ? count++ : count;
+                for (; at > 0 && lies_higher(span, highest[at - 1]); at--) {
+                    if (at < PURGE_RANGES)
+                        highest[at] = highest[at - 1];
+                }
+                if (at < PURGE_RANGES)
+                    highest[at] = span;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < count && !is_full(purge); i++)
+        collect_span(heap, purge, highest[i], 0, 0);
 }
 
 static void purge_discard(struct purge *purge, struct larder *instance)
@@ -139,34 +179,92 @@ static uint64_t purge_restore(struct span_heap *heap, struct purge *purge)
     return bytes;
 }
 
+/* Tells the loops what has been given back in their region. */
+static void note_discards(struct span_heap *heap, const struct purge *purge)
+{
+    for (size_t i = 0; i < purge->count; i++) {
+        const struct range *range = &purge->ranges[i];
+        if (range->discarded && range->region == heap->loops->region)
+            span_loop_note_discard(heap->loops, range->page << heap->page_shift);
+    }
+}
+
+/*
+ * One round: collects up to `wanted` bytes, discards them and puts the spans back. Called with the lock held, which is given up
+ * meanwhile. No loop is replayed while spans are missing.
+ */
+static uint64_t purge_round(struct span_heap *heap, struct purge *purge)
+{
+    if (purge->count == 0)
+        return 0;
+    heap->detached++;
+    heap_lock_leave(&heap->lock);
+    purge_discard(purge, heap->instance);
+    span_heap_enter_settled(heap);
+    heap->detached--;
+    if (heap->loops != NULL)
+        note_discards(heap, purge);
+    return purge_restore(heap, purge);
+}
+
+static struct purge purge_begin(uint64_t wanted)
+{
+    struct purge purge;
+    purge.detached = NULL;
+    purge.count = 0;
+    purge.bytes = 0;
+    purge.wanted = wanted;
+    return purge;
+}
+
+static void resume_loops(struct span_heap *heap)
+{
+    if (heap->loops == NULL)
+        return;
+    span_loop_resume(heap->loops);
+    heap->frozen = heap->loops->mode == LOOP_REPLAYING;
+}
+
 size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                        uint64_t keep_bytes)
 {
     if (!backend_can_discard(heap->instance))
         return 0;
-    uint64_t total = 0;
-    for (;;) {
-        struct purge purge;
-        purge.detached = NULL;
-        purge.count = 0;
-        purge.bytes = 0;
-        span_heap_enter_settled(heap);
-        round_tops(heap);
-        uint64_t bytes = span_heap_free_bytes_locked(heap);
-        if (bytes > keep_bytes)
-            purge_collect(heap, &purge, now_ms, idle_ms, bytes - keep_bytes);
+    uint64_t total = 0, given_back;
+    span_heap_enter(heap);
+    if (idle_ms != 0 && span_heap_in_loop(heap) && !os_is_idle(heap->now_ms, now_ms, idle_ms)) {
+        heap->purge_waits = true;
         heap_lock_leave(&heap->lock);
-        if (purge.count == 0)
-            break;
-        purge_discard(&purge, heap->instance);
-        span_heap_enter_unlooped(heap);
-        uint64_t given_back = purge_restore(heap, &purge);
-        heap_lock_leave(&heap->lock);
-        total += given_back;
-        if (given_back == 0)
-            break; /* the system refuses: do not insist */
+        return 0;
     }
+    span_heap_settle(heap);
+    round_tops(heap);
+    do { /* where the system refuses, do not insist */
+        uint64_t bytes = span_heap_free_bytes_locked(heap);
+        struct purge purge = purge_begin(bytes > keep_bytes ? bytes - keep_bytes : 0);
+        collect_longest(heap, &purge, now_ms, idle_ms);
+        given_back = purge_round(heap, &purge);
+        total += given_back;
+    } while (given_back != 0);
+    if (total != 0)
+        span_heap_note_decay(heap);
+    resume_loops(heap);
+    heap_lock_leave(&heap->lock);
     return (size_t)total;
+}
+
+uint64_t span_heap_purge_highest(struct span_heap *heap, uint64_t bytes)
+{
+    uint64_t total = 0, given_back;
+    round_tops(heap);
+    do {
+        struct purge purge = purge_begin(bytes - total);
+        collect_highest(heap, &purge);
+        given_back = purge_round(heap, &purge);
+        total += given_back;
+    } while (given_back != 0 && total < bytes);
+    resume_loops(heap);
+    return total;
 }
 
 /* True if nothing in the region has been in use for idle_ms; *whole is the free span that it consists of, if any. */
@@ -231,7 +329,12 @@ size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t
     uint64_t released = 0;
     for (;;) {
         uint64_t bytes = 0;
-        span_heap_enter_settled(heap);
+        span_heap_enter(heap);
+        if (idle_ms != 0 && span_heap_in_loop(heap)) { /* nor is its region empty */
+            heap_lock_leave(&heap->lock);
+            return (size_t)released;
+        }
+        span_heap_settle(heap);
         struct region *region = detach_region(heap, now_ms, idle_ms, reserved_too, &bytes);
         heap_lock_leave(&heap->lock);
         if (region == NULL)

@@ -134,3 +134,39 @@ void span_heap_settle(struct span_heap *heap)
         cut_blocks(heap, span, out, count);
     }
 }
+
+/* ---- loops made ready ---- */
+
+/* Counts the clean pages of a span anew. Its words may be those of blocks by now and are left alone. */
+static void recount_clean(struct span_heap *heap, struct span *span)
+{
+    uint32_t clean = pages_count_clean(span->region, heap->page_shift, span->start, span->length);
+    if (clean == span->clean)
+        return;
+    bin_remove(heap, span);
+    span->clean = clean;
+    bin_insert(heap, span);
+}
+
+void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uint32_t count)
+{
+    struct region *region = heap->loops->region;
+    uint32_t fresh = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if ((ops[i].what & LOOP_PUT) == 0)
+            fresh += pages_mark_dirty(region, heap->page_shift, ops[i].start, ops[i].what);
+    }
+    if (fresh == 0)
+        return;
+    for (unsigned bin = 0; bin < SPAN_BINS; bin++) {
+        struct span *next;
+        for (struct span *span = heap->mixed.head[bin]; span != NULL; span = next) {
+            next = span->next;
+            if (span->region == region)
+                recount_clean(heap, span);
+        }
+    }
+    heap->clean_pages -= fresh;
+    heap->touched_pages += fresh;
+    span_heap_note_fresh(heap, fresh);
+}

@@ -33,7 +33,7 @@ START_TEST(init_sets_the_documented_defaults)
     ck_assert_uint_eq(config.redzone, 0);
     ck_assert_uint_eq(config.min_cached_size, 0);
     ck_assert_uint_eq(config.max_cached_size, SIZE_MAX);
-    ck_assert_uint_eq(config.max_cached_bytes, SIZE_MAX);
+    ck_assert_uint_eq(config.max_cached_bytes, LARDER_ADAPTIVE);
     ck_assert_uint_eq(config.thread_cached_bytes, 56 * KIB);
     ck_assert_uint_eq(config.decay_ms, 1000);
     ck_assert_int_eq(config.fill, -1);

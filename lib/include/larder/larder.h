@@ -185,8 +185,11 @@ typedef struct larder_config {
     size_t min_cached_size;
     size_t max_cached_size;
 
-    /* LARDER_MAX_CACHED_BYTES: hard cap on bytes that are cached, in threads and shared, at every
-     * instant; default SIZE_MAX: none. */
+    /*
+     * LARDER_MAX_CACHED_BYTES: hard cap on bytes that are cached, in threads and shared, at every instant; SIZE_MAX
+     * ("max"): none. Default LARDER_ADAPTIVE ("adaptive"): under `fit`, what waits in regions follows the
+     * working set: about a sixteenth of it, at least 256 KiB, for as long as keeping it so low costs few page faults.
+     */
     size_t max_cached_bytes;
 
     /* LARDER_THREAD_CACHED_BYTES: what one thread's magazines may hold; default 56 KiB. */
@@ -204,6 +207,8 @@ typedef struct larder_config {
     larder_error_handler *error_handler; /* default NULL: print and abort */
     void *error_context;                 /* handed to it */
 } larder_config_t;
+
+#define LARDER_ADAPTIVE (SIZE_MAX - 1) /* for max_cached_bytes */
 
 /* Sets every field to its default. */
 LARDER_API void larder_config_init(larder_config_t *config);
