@@ -200,6 +200,8 @@ size_t cache_tick(struct larder *instance)
     atomic_store_explicit(&instance->last_tick_ms, now, memory_order_relaxed);
     fit_reap_depots(instance, now, decay);
     size_t bytes = give_back_idle(instance, now, decay, 0);
+    if (bytes != 0)
+        budget_note_decay(instance);
     return bytes + release_empty(instance, now, decay, false);
 }
 
@@ -214,6 +216,15 @@ void cache_tick_if_due(struct larder *instance, uint32_t now_ms)
                                                 memory_order_relaxed, memory_order_relaxed)) {
         cache_tick(instance);
     }
+}
+
+void cache_attend(struct span_heap *heap)
+{
+    struct larder *instance = heap->instance;
+    bool purge_waits = span_heap_attend(heap);
+    budget_keep(instance);
+    if (purge_waits)
+        cache_tick(instance);
 }
 
 /* ---- instances ---- */
@@ -489,6 +500,7 @@ void cache_fork_child(void)
         exact_fork_child(&l->exact);
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_reset(&l->depots[c].lock);
+        spinlock_reset(&l->budget.lock);
         spinlock_reset(&l->lock);
         l->visitors = 0; /* they were other threads */
         thread_caches_fork_child(l);

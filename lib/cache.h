@@ -20,6 +20,7 @@
 
 #include <larder/larder.h>
 
+#include "budget.h"
 #include "depot.h"
 #include "exact.h"
 #include "magazine.h"
@@ -104,6 +105,8 @@ struct larder {
     struct span_heap heap; /* large blocks */
     struct span_heap
         small_heap; /* runs, and the spans of class blocks: what magazines keep must not part large holes */
+    struct budget budget;
+    _Atomic uint64_t peak_held_bytes; /* of the two heaps together */
     struct exact_store exact;
     _Atomic uint64_t depot_bytes; /* in full magazines */
     _Atomic uint64_t
@@ -203,6 +206,8 @@ size_t cache_tick(struct larder *instance);
 enum { TICK_EVERY = 32 }; /* puts of a thread after which it looks whether a tick is due */
 /* The same if a quarter of decay_ms has passed since the last time; for the ends of slow paths. */
 void cache_tick_if_due(struct larder *instance, uint32_t now_ms);
+/* Does what had to wait for the end of a loop (span_heap_is_due()). */
+void cache_attend(struct span_heap *heap);
 /* After a block of a destroyed instance has been freed: returns its memory, and the instance with the last. */
 void cache_orphan_freed(struct larder *instance);
 /* Bytes cached now: threads, depots or store, free spans. */

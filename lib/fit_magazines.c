@@ -4,7 +4,7 @@
 #include "fit_tiers.h"
 #include "thread_state.h"
 
-enum { DEPOT_BASE = 64 * 1024, DEPOT_SHARE = 64 };
+enum { DEPOT_BASE = 32 * 1024, DEPOT_SHARE = 64 };
 
 struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c)
 {

@@ -76,8 +76,7 @@ struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cac
 void fit_note_fresh(struct span_heap *heap, struct thread_cache *cache)
 {
     count_add(cache, &cache->counters.miss_cold, 1);
-    if (heap->instance->balanced)
-        span_heap_balance(heap);
+    budget_keep(heap->instance);
 }
 
 /* Makes room for `bytes` under the cap by giving back what has been free longest. */
@@ -122,8 +121,8 @@ bool fit_put_span(struct thread_cache *cache, struct region *region, uint32_t st
     if (heap->instance->capped)
         return put_span_capped(cache, region, start, units, expected);
     bool put = span_heap_put(heap, region, start, units, expected, tell_live(heap, cache));
-    if (__builtin_expect(span_heap_balance_is_due(heap), 0))
-        span_heap_balance(heap);
+    if (__builtin_expect(span_heap_is_due(heap), 0))
+        cache_attend(heap);
     if (!cache->shared && ++cache->puts % TICK_EVERY == 0) {
         cache_tick_if_due(heap->instance, os_now_ms());
     }

@@ -354,8 +354,8 @@ void larder_free(larder_t *larder, void *ptr)
             count_own(&cache->counters.span_freed_bytes, size);
             if (unlikely(++cache->puts % TICK_EVERY == 0))
                 cache_tick_if_due(region->instance, os_now_ms());
-            if (unlikely(span_heap_balance_is_due(heap)))
-                span_heap_balance(heap);
+            if (unlikely(span_heap_is_due(heap)))
+                cache_attend(heap);
             return;
         }
     }

@@ -199,10 +199,10 @@ void span_heap_insert_new(struct span_heap *heap, struct region *region, uint32_
 void span_heap_insert_coalesced(struct span_heap *heap, struct region *region, uint32_t start,
                                 uint32_t length, uint32_t clean);
 
-/* `pages` of free spans begin to cost. */
-void span_heap_note_fresh(struct span_heap *heap, uint32_t pages);
+/* Takes up replaying if nothing has happened since the common state. */
+void span_heap_resume(struct span_heap *heap);
 
-/* In the middle of one: if the heap settles now, the rest of it will be searched for. */
+/* In the middle of a loop: if the heap settles now, the rest of it will be searched for. */
 bool span_heap_in_loop(const struct span_heap *heap);
 
 /*
@@ -210,19 +210,10 @@ bool span_heap_in_loop(const struct span_heap *heap);
  * highest end lower than `recorded_end`. Returns the unit where the places now end. The heap must be in the common state.
  */
 uint32_t span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
-                        uint32_t shared, uint32_t recorded_end, void *scratch, size_t scratch_size);
+                        uint32_t shared, uint32_t recorded_end);
 
 /* Counts the pages of a loop's places as touched: from now on its takes do not look. */
 void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uint32_t count);
-
-/*
- * Gives back about `bytes` of touched free memory, the highest first. Called with the lock held, which is given up
- * meanwhile, and settled. Returns the bytes given back.
- */
-uint64_t span_heap_purge_highest(struct span_heap *heap, uint64_t bytes);
-
-/* Idle memory has been given back: what is left is the working set. */
-void span_heap_note_decay(struct span_heap *heap);
 
 /* Bytes that cost memory: spans in use, and touched pages of free ones. */
 uint64_t span_heap_held_bytes_locked(const struct span_heap *heap);

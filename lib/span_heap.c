@@ -30,7 +30,7 @@
  * What free spans cost is their bytes less their clean pages: three counters, and nothing to compute per span.
  *
  * Files: span_bins.h has bins and nodes, span_pages.c the pages, span_loop.c, span_plan.c and span_settle.c the loops,
- * span_purge.c gives memory back, span_balance.c says how much may wait.
+ * span_purge.c gives memory back; budget.c says how much may wait.
  *
  * Lock order: a depot's lock may be held when this one is taken; region->runs_lock and the map's locks are never held
  * together with it.
@@ -59,14 +59,6 @@ uint64_t span_heap_held_bytes_locked(const struct span_heap *heap)
 {
     return (heap->total_units << UNIT_SHIFT) -
            (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
-}
-
-void span_heap_note_fresh(struct span_heap *heap, uint32_t pages)
-{
-    heap->fresh_pages += pages;
-    /* with a budget, what the pages cost is reckoned when it has been kept: they are not in use yet */
-    if (!heap->instance->balanced && span_heap_held_bytes_locked(heap) > heap->peak_held_bytes)
-        heap->peak_held_bytes = span_heap_held_bytes_locked(heap);
 }
 
 /* ---- the lock ---- */
@@ -167,7 +159,6 @@ static struct taken_span take_part(struct span_heap *heap, struct span *span, ui
         span_heap_insert_new(heap, region, start + length, end);
     heap->clean_pages += clean;
     heap->splits++;
-    span_heap_note_fresh(heap, fresh);
     return finish_take(heap, region, start, length, fresh, word, live_delta);
 }
 
@@ -202,7 +193,6 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
             span_heap_insert_new(heap, region, first, start);
             heap->clean_pages += pages_count_clean(region, heap->page_shift, first, start - first);
         }
-        span_heap_note_fresh(heap, fresh);
         return finish_take(heap, region, start, length, fresh, word, live_delta);
     }
     return (struct taken_span){NULL, 0, 0};
@@ -212,6 +202,7 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
 static inline void note_operation(struct span_heap *heap, struct region *region, uint32_t start,
                                   uint32_t what)
 {
+    heap->operations++;
     if (heap->loops == NULL)
         return;
     span_loop_note(heap->loops, region, start, what);
@@ -246,6 +237,8 @@ static inline bool take_from_loop(struct span_heap *heap, uint32_t length, size_
     if (alignment == 0 && span_loop_take(heap->loops, length, &start)) {
         uint32_t fresh = heap->touched_pages;
         heap->touched_pages = 0;
+        if (fresh != 0) /* somewhere in the loop: of this block nothing is known */
+            word_store(&heap->loops->region->words[start + 1], length);
         *taken = finish_take(heap, heap->loops->region, start, length, fresh, word, live_delta);
         return true;
     }
@@ -472,7 +465,6 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
         figures->metadata_bytes += region_metadata_bytes(region);
     }
     figures->peak_live_bytes += heap->peak_live_bytes;
-    figures->peak_held_bytes += heap->peak_held_bytes;
     figures->peak_free_bytes += heap->peak_free_bytes;
     figures->splits += heap->splits;
     figures->coalesces += heap->coalesces;
@@ -480,5 +472,6 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
     figures->lock_acquisitions += spinlock_acquisitions(&heap->lock.spin);
     figures->lock_contended += spinlock_contended(&heap->lock.spin);
     figures->lock_revocations += heap->lock.revocations;
+    span_heap_resume(heap);
     heap_lock_leave(&heap->lock);
 }

@@ -26,9 +26,9 @@ struct span_heap {
     struct span_loops *loops; /* NULL: none; what it points to is guarded by lock */
 
     _Alignas(64) heap_lock_t lock;
-    _Atomic bool balance_due; /* see span_heap_balance(); written under lock */
-    bool frozen;              /* in a loop, see span_loop.h; guarded by lock, as all below */
-    struct region *regions;   /* guarded by lock, as all below */
+    _Atomic bool due;       /* see span_heap_attend(); written under lock */
+    bool frozen;            /* in a loop, see span_loop.h; guarded by lock, as all below */
+    struct region *regions; /* guarded by lock, as all below */
     uint32_t region_count;
     uint32_t generation; /* of large blocks' words */
     uint32_t now_ms;     /* as last read, every SPAN_HEAP_CLOCK_EVERY puts */
@@ -38,15 +38,15 @@ struct span_heap {
     _Atomic uint64_t used_units; /* in spans that are not free; may be read without the lock */
     uint64_t clean_pages;        /* in free spans: they cost nothing */
     uint64_t live_bytes, peak_live_bytes; /* as callers last told */
-    uint64_t peak_held_bytes, peak_free_bytes;
-    uint64_t splits, coalesces, given_back_bytes, fresh_pages;
-    bool purge_waits;        /* for the end of a loop */
-    uint32_t detached;       /* purges under way: free spans are missing */
-    uint32_t touched_pages;  /* by loops made ready; the next take tells of them */
-    uint64_t balance_peak;   /* bytes: what the budget is reckoned from, see span_balance.c */
-    uint64_t balance_credit; /* bytes that may still be given back to stay within it */
-    struct span_bins dirty;  /* free spans in which every page has been touched */
-    struct span_bins mixed;  /* those with clean pages, searched second */
+    uint64_t peak_free_bytes;
+    uint64_t splits, coalesces, given_back_bytes;
+    uint64_t operations;    /* takes and puts that no loop answered */
+    bool new_loops;         /* since the budget last looked */
+    bool purge_waits;       /* for the end of a loop */
+    uint32_t detached;      /* purges under way: free spans are missing */
+    uint32_t touched_pages; /* by loops made ready; the next take tells of them */
+    struct span_bins dirty; /* free spans in which every page has been touched */
+    struct span_bins mixed; /* those with clean pages, searched second */
 };
 
 /* A span that has been taken out of the heap; two registers wide. */
@@ -130,21 +130,37 @@ void span_heap_add_region(struct span_heap *heap, struct region *region);
 size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                        uint64_t keep_bytes);
 
-/*
- * Keeps touched free memory within the adaptive budget, and does what had to wait for the end of a loop; to be called after a take has told
- * of fresh pages, before they are used, and after a put if span_heap_balance_is_due(). Returns the bytes given back. No lock may be held.
- */
-size_t span_heap_balance(struct span_heap *heap);
+/* What the budget (budget.c) wants to know, of several heaps together. */
+struct span_heap_use {
+    uint64_t used, held; /* bytes in spans in use; with touched pages of free ones */
+    uint64_t needed;     /* bytes that planned loops will hold */
+    uint64_t operations; /* that were searched for */
+    bool new_loops;      /* there are loops that there were not the last time */
+};
 
-static inline void span_heap_want_balance(struct span_heap *heap)
+/* Adds this heap's. */
+void span_heap_add_use(struct span_heap *heap, struct span_heap_use *use);
+
+/*
+ * Gives back about `bytes` of touched free memory, the highest first, whatever its age; nothing in the middle of a loop. Returns the
+ * bytes given back. No lock may be held.
+ */
+uint64_t span_heap_purge_highest(struct span_heap *heap, uint64_t bytes);
+
+/*
+ * Does what had to wait for the end of a loop: to be called after a put if span_heap_is_due(), and followed by budget_keep(). True:
+ * a purge for age waited too. No lock may be held.
+ */
+bool span_heap_attend(struct span_heap *heap);
+
+static inline void span_heap_want_attention(struct span_heap *heap)
 {
-    atomic_store_explicit(&heap->balance_due, true, memory_order_relaxed);
+    atomic_store_explicit(&heap->due, true, memory_order_relaxed);
 }
 
-static inline bool span_heap_balance_is_due(const struct span_heap *heap)
+static inline bool span_heap_is_due(const struct span_heap *heap)
 {
-    return atomic_load_explicit(&((struct span_heap *)(uintptr_t)heap)->balance_due,
-                                memory_order_relaxed);
+    return atomic_load_explicit(&((struct span_heap *)(uintptr_t)heap)->due, memory_order_relaxed);
 }
 
 /*
@@ -171,7 +187,7 @@ uint64_t span_heap_used_bytes(struct span_heap *heap);
 struct span_heap_figures {
     uint64_t used_bytes, free_bytes; /* held: in spans in use, and in touched pages of free ones */
     uint64_t reserved_bytes, regions, largest_free, metadata_bytes;
-    uint64_t peak_live_bytes, peak_held_bytes, peak_free_bytes;
+    uint64_t peak_live_bytes, peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes;
     uint64_t lock_acquisitions, lock_contended, lock_revocations;
 };

@@ -148,7 +148,7 @@ void span_loop_complete(struct span_loops *loops)
     loops->expected = loops->begin;
     loops->wait = 0;
     if (loops->heap->purge_waits)
-        span_heap_want_balance(loops->heap);
+        span_heap_want_attention(loops->heap);
 }
 
 static void make_ready(struct span_loops *loops, struct loop *loop)
@@ -218,8 +218,7 @@ static uint32_t plan_loop(struct span_loops *loops)
         if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
             end = ops[i].start + ops[i].what;
     }
-    return span_heap_plan(loops->heap, ops, loops->count, shared_operations(loops), end,
-                          loops->scratch, sizeof loops->scratch);
+    return span_heap_plan(loops->heap, ops, loops->count, shared_operations(loops), end);
 }
 
 /* The same requests, answered with puts of the same takes; the places may differ. */
@@ -282,7 +281,8 @@ static void close_loop(struct span_loops *loops)
         loops->loops[loops->loops_count++] =
             (struct loop){loops->first, loops->count, false, false};
         restart(loops);
-        span_heap_want_balance(loops->heap);
+        span_heap_want_attention(loops->heap);
+        loops->heap->new_loops = true;
     }
     if (loops->skip != 0) {
         loops->skip--;

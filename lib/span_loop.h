@@ -14,8 +14,8 @@ enum {
     LOOP_ARENA = 8192, /* operations on record: 64 KiB if all are used */
     LOOP_MAX = 64,
     LOOP_MAX_OUT = 1024, /* blocks that a loop may have out at once */
-    PLAN_SCRATCH =
-        44 * 1024 /* for planning loops of up to about 2000 blocks; touched as far as needed */
+    /* for planning loops of up to about 2000 blocks; touched as far as needed */
+    PLAN_SCRATCH = 172 * 1024
 };
 
 #define LOOP_PUT 0x80000000u
@@ -53,7 +53,7 @@ struct span_loops {
     uint32_t highest; /* unit behind all places of loops; 0: there are none */
     struct loop loops[LOOP_MAX];
     struct loop_op ops[LOOP_ARENA];
-    uint32_t scratch[PLAN_SCRATCH / 4];
+    _Alignas(16) char scratch[PLAN_SCRATCH];
     void *pool_link;
 };
 

@@ -217,14 +217,6 @@ static struct purge purge_begin(uint64_t wanted)
     return purge;
 }
 
-static void resume_loops(struct span_heap *heap)
-{
-    if (heap->loops == NULL)
-        return;
-    span_loop_resume(heap->loops);
-    heap->frozen = heap->loops->mode == LOOP_REPLAYING;
-}
-
 size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms,
                        uint64_t keep_bytes)
 {
@@ -246,24 +238,29 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
         given_back = purge_round(heap, &purge);
         total += given_back;
     } while (given_back != 0);
-    if (total != 0)
-        span_heap_note_decay(heap);
-    resume_loops(heap);
+    span_heap_resume(heap);
     heap_lock_leave(&heap->lock);
     return (size_t)total;
 }
 
 uint64_t span_heap_purge_highest(struct span_heap *heap, uint64_t bytes)
 {
-    uint64_t total = 0, given_back;
-    round_tops(heap);
-    do {
-        struct purge purge = purge_begin(bytes - total);
-        collect_highest(heap, &purge);
-        given_back = purge_round(heap, &purge);
-        total += given_back;
-    } while (given_back != 0 && total < bytes);
-    resume_loops(heap);
+    if (!backend_can_discard(heap->instance))
+        return 0;
+    uint64_t total = 0, given_back = bytes;
+    span_heap_enter(heap);
+    if (!span_heap_in_loop(heap)) { /* else it would be lost: not for this */
+        span_heap_settle(heap);
+        round_tops(heap);
+        while (given_back != 0 && total < bytes) {
+            struct purge purge = purge_begin(bytes - total);
+            collect_highest(heap, &purge);
+            given_back = purge_round(heap, &purge);
+            total += given_back;
+        }
+        span_heap_resume(heap);
+    }
+    heap_lock_leave(&heap->lock);
     return total;
 }
 
@@ -336,6 +333,7 @@ size_t span_heap_release_empty(struct span_heap *heap, uint32_t now_ms, uint32_t
         }
         span_heap_settle(heap);
         struct region *region = detach_region(heap, now_ms, idle_ms, reserved_too, &bytes);
+        span_heap_resume(heap);
         heap_lock_leave(&heap->lock);
         if (region == NULL)
             return (size_t)released;

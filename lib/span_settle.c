@@ -168,5 +168,61 @@ void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uin
     }
     heap->clean_pages -= fresh;
     heap->touched_pages += fresh;
-    span_heap_note_fresh(heap, fresh);
+}
+
+bool span_heap_in_loop(const struct span_heap *heap)
+{
+    return heap->frozen && heap->loops->expected != heap->loops->begin;
+}
+
+void span_heap_resume(struct span_heap *heap)
+{
+    if (heap->loops == NULL)
+        return;
+    span_loop_resume(heap->loops);
+    heap->frozen = heap->loops->mode == LOOP_REPLAYING;
+}
+
+bool span_heap_attend(struct span_heap *heap)
+{
+    bool purge_waits = false;
+    span_heap_enter(heap);
+    if (!span_heap_in_loop(heap)) {
+        atomic_store_explicit(&heap->due, false, memory_order_relaxed);
+        span_heap_settle(heap);
+        if (heap->loops != NULL && heap->loops->count == 0 && heap->detached == 0)
+            span_loop_make_ready(heap->loops);
+        heap->touched_pages = 0; /* the budget is about to be reckoned */
+        span_heap_resume(heap);
+        purge_waits = heap->purge_waits;
+        heap->purge_waits = false;
+    }
+    heap_lock_leave(&heap->lock);
+    return purge_waits;
+}
+
+/* ---- for the budget ---- */
+
+/* Bytes that planned loops need, with all there is in other regions. */
+static uint64_t loops_bytes(const struct span_heap *heap)
+{
+    const struct span_loops *loops = heap->loops;
+    if (loops == NULL || loops->highest == 0)
+        return span_heap_used_units((struct span_heap *)(uintptr_t)heap) << UNIT_SHIFT;
+    uint64_t above = loops->region->top - loops->highest;
+    return (heap->total_units - above) << UNIT_SHIFT;
+}
+
+void span_heap_add_use(struct span_heap *heap, struct span_heap_use *use)
+{
+    span_heap_enter(heap);
+    if (heap->lock.by_bias == NULL)
+        spinlock_uncount(&heap->lock.spin); /* looking does not count */
+    use->used += span_heap_used_units(heap) << UNIT_SHIFT;
+    use->held += span_heap_held_bytes_locked(heap);
+    use->needed += loops_bytes(heap);
+    use->operations += heap->operations;
+    use->new_loops |= heap->new_loops;
+    heap->new_loops = false;
+    heap_lock_leave(&heap->lock);
 }

@@ -79,7 +79,7 @@ static void collect_heaps(struct larder *instance, larder_stats_t *stats)
     stats->reserved_bytes = figures.reserved_bytes;
     stats->regions = figures.regions;
     stats->peak_live_bytes = figures.peak_live_bytes;
-    stats->peak_held_bytes = figures.peak_held_bytes;
+    stats->peak_held_bytes = relaxed(&instance->peak_held_bytes);
     stats->peak_cached_bytes = figures.peak_free_bytes;
     stats->splits = figures.splits;
     stats->coalesces = figures.coalesces;

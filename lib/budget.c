@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Theory
+ *
+ * Best fit leaves holes, and where a request fits in none of them the heap grows, though there is enough free memory
+ * elsewhere. So whenever fresh pages are about to be used, and what is held exceeds the working set by more than SHARE of it, as many
+ * touched free pages are given back as the excess has, the highest first: low places are used again soonest. What is held then
+ * stays near what is live, whatever the shape of the holes.
+ *
+ * That costs faults, for the pages given back are wanted again. It pays because it does not last: what repeats is
+ * planned (span_plan.c) and fits in little more than its peak. Where nothing repeats it would go on for ever, so it is bought on
+ * credit. Growth of the working set gives credit for CREDIT times as much, giving back uses it up. It also lapses when HOPE
+ * operations have gone by without growth or a new loop: longer sequences are on no record. Without credit free memory
+ * stays until it has been idle for decay_ms. Steady state is free of faults in either case.
+ *
+ * The working set is the most that has been in use, and after a decay what was left: what has not been idle.
+ * What planned loops need is always kept.
+ */
+#include "budget.h"
+
+#include "cache.h"
+
+enum {
+    SHARE = 16,
+    LEAST_SLACK = 64 * 1024,
+    CREDIT = 16,
+    CREDIT_LARGE = 2, /* for what exceeds LARGE: a fault is not dearer there, but there are many */
+    LARGE = 32 * 1024 * 1024,
+    HOPE = 2 * LOOP_ARENA
+};
+
+static uint64_t credit_for(uint64_t bytes)
+{
+    return bytes < LARGE ? bytes * CREDIT
+                         : (uint64_t)LARGE * CREDIT + (bytes - LARGE) * CREDIT_LARGE;
+}
+
+static struct span_heap_use use_of(struct larder *instance)
+{
+    struct span_heap_use use = {0};
+    span_heap_add_use(&instance->small_heap, &use);
+    span_heap_add_use(&instance->heap, &use);
+    return use;
+}
+
+/* What is to be given back now, off the credit. Called with the lock held. */
+static uint64_t spend(struct budget *budget, const struct span_heap_use *use)
+{
+    if (use->used > budget->peak) {
+        budget->credit += credit_for(use->used) - credit_for(budget->peak);
+        budget->peak = use->used;
+        budget->operations = use->operations;
+    }
+    if (use->new_loops)
+        budget->operations = use->operations;
+    if (use->operations - budget->operations > HOPE)
+        budget->credit = 0;
+    uint64_t slack = budget->peak / SHARE;
+    if (slack < LEAST_SLACK)
+        slack = LEAST_SLACK;
+    uint64_t least = budget->peak + slack / 2; /* not for every page anew */
+    if (least < use->needed)
+        least = use->needed;
+    uint64_t bytes = use->held > least + slack / 2 ? use->held - least : 0;
+    if (bytes > budget->credit)
+        bytes = budget->credit;
+    budget->credit -= bytes;
+    return bytes;
+}
+
+/* From the heap with more free memory first. Returns the bytes given back. */
+static uint64_t give_back(struct larder *instance, uint64_t bytes)
+{
+    struct span_heap *heaps[] = {&instance->heap, &instance->small_heap};
+    bool small_first = span_heap_free_bytes(heaps[1]) > span_heap_free_bytes(heaps[0]);
+    uint64_t given_back = span_heap_purge_highest(heaps[small_first], bytes);
+    if (given_back < bytes)
+        given_back += span_heap_purge_highest(heaps[!small_first], bytes - given_back);
+    return given_back;
+}
+
+void budget_keep(struct larder *instance)
+{
+    struct budget *budget = &instance->budget;
+    struct span_heap_use use = use_of(instance);
+    if (instance->balanced) {
+        spinlock_lock(&budget->lock);
+        uint64_t bytes = spend(budget, &use);
+        spinlock_unlock(&budget->lock);
+        if (bytes != 0) {
+            uint64_t given_back = give_back(instance, bytes);
+            use.held -= given_back < use.held ? given_back : use.held;
+            if (given_back < bytes) {
+                spinlock_lock(&budget->lock);
+                budget->credit += bytes - given_back;
+                spinlock_unlock(&budget->lock);
+            }
+        }
+    }
+    cache_raise_peak(&instance->peak_held_bytes, use.held);
+}
+
+void budget_note_decay(struct larder *instance)
+{
+    struct span_heap_use use = use_of(instance);
+    spinlock_lock(&instance->budget.lock);
+    if (use.held < instance->budget.peak)
+        instance->budget.peak = use.held;
+    spinlock_unlock(&instance->budget.lock);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The adaptive budget of an instance: how much touched free memory may wait in its heaps. The theory is in budget.c.
+ */
+#ifndef LARDER_BUDGET_H
+#define LARDER_BUDGET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "spinlock.h"
+
+struct larder;
+
+struct budget {
+    spinlock_t lock;
+    uint64_t peak;       /* bytes: the working set; guarded by lock, as all below */
+    uint64_t credit;     /* bytes that may still be given back early */
+    uint64_t operations; /* of the heaps, when there was reason for hope last */
+};
+
+/*
+ * To be called when spans have been taken of which pages are fresh, before they are used: keeps the budget, and notes what is
+ * held at its highest. No lock may be held.
+ */
+void budget_keep(struct larder *instance);
+
+/* Idle memory has been given back: what is left is the working set. */
+void budget_note_decay(struct larder *instance);
+
+#endif
