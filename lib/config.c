@@ -41,7 +41,7 @@ static bool is_valid(const larder_config_t *config)
            config->padding_before <= MAX_EDGE && config->padding_after <= MAX_EDGE &&
            config->redzone <= MAX_EDGE && config->min_cached_size <= config->max_cached_size &&
            config->fill >= -1 && config->fill <= 255 &&
-           (unsigned)config->checks <= LARDER_CHECKS_STRICT;
+           (unsigned)config->checks <= LARDER_CHECKS_STRICT && (unsigned)config->huge_pages <= 1;
 }
 
 int config_read(larder_config_t *to, const larder_config_t *from)
@@ -149,6 +149,15 @@ static int set_decay(larder_config_t *config, const char *value)
     return error;
 }
 
+static int set_huge_pages(larder_config_t *config, const char *value)
+{
+    static const char *const names[] = {"never", "advise", NULL};
+    int huge_pages = parse_name(value, names);
+    if (huge_pages >= 0)
+        config->huge_pages = huge_pages;
+    return huge_pages < 0 ? huge_pages : 0;
+}
+
 static int set_fill(larder_config_t *config, const char *value)
 {
     uint64_t byte = 0;
@@ -177,6 +186,7 @@ static const struct key {
     {"decay_ms", set_decay, 0},
     {"fill", set_fill, 0},
     {"checks", set_checks, 0},
+    {"huge_pages", set_huge_pages, 0},
 };
 
 int larder_config_set(larder_config_t *config, const char *key, const char *value)

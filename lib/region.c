@@ -80,6 +80,8 @@ static bool region_try(struct region *region, struct larder *instance, size_t si
                                   : backend_allocate(instance, size, MAP_GRANULE);
     if (base != NULL && ((uintptr_t)base & (MAP_GRANULE - 1)) == 0) {
         region->units = (uint32_t)(size >> UNIT_SHIFT);
+        if (region->reserved && instance->config.huge_pages != 0)
+            os_advise_huge(base, size);
         region->committed = region->reserved ? 0 : size;
         /* relaxed: published by size, below or in region_create() */
         atomic_store_explicit(&region->base, (uintptr_t)base, memory_order_relaxed);

@@ -240,6 +240,60 @@ START_TEST(free_cached_reaches_other_threads_at_their_next_call)
 }
 END_TEST
 
+/* Until the ticker has done it or, much later, hope is lost. */
+static void wait_until_empty(const larder_t *larder)
+{
+    for (unsigned i = 0; i < 5000 && stats_of(larder).cached_bytes > 64 * KIB; i++)
+        sleep_ms(2);
+}
+
+START_TEST(a_ticker_gives_back_for_a_process_that_does_nothing)
+{
+    larder_config_t config = test_config(LARDER_POLICY_FIT, NULL);
+    larder_t *larder;
+
+    config.decay_ms = 1;
+    larder = must_create(&config);
+    ck_assert_int_eq(larder_ticker_start(1000000), 0);
+    cache_some(larder);
+    ck_assert_int_eq(larder_ticker_start(1), 0); /* the new interval holds at once */
+    wait_until_empty(larder);
+    ck_assert_uint_le(stats_of(larder).cached_bytes, 64 * KIB);
+    larder_ticker_stop();
+    larder_ticker_stop(); /* there is none: nothing happens */
+    must_destroy(larder);
+}
+END_TEST
+
+static void tick_in_child(void *context)
+{
+    larder_t *larder = context;
+
+    cache_some(larder);
+    expect(larder_ticker_start(1) == 0);
+    wait_until_empty(larder);
+    expect(stats_of(larder).cached_bytes <= 64 * KIB);
+    larder_ticker_stop();
+}
+
+START_TEST(a_forked_child_starts_a_ticker_of_its_own)
+{
+    larder_config_t config = test_config(LARDER_POLICY_FIT, NULL);
+    larder_t *larder;
+    struct child_end end;
+
+    if (emulated_or_note("threads after fork"))
+        return;
+    config.decay_ms = 1;
+    larder = must_create(&config);
+    ck_assert_int_eq(larder_ticker_start(1), 0);
+    end = run_in_child(tick_in_child, larder);
+    ck_assert_msg(end.signal == 0 && end.status == 0, "%s", end.output);
+    larder_ticker_stop();
+    must_destroy(larder);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("decay");
@@ -257,5 +311,8 @@ int main(void)
                         CACHING_POLICY_COUNT);
     tcase_add_loop_test(threads, free_cached_reaches_other_threads_at_their_next_call, 0,
                         CACHING_POLICY_COUNT);
+    TCase *tc = add_claims(suite, "a ticker");
+    tcase_add_test(tc, a_ticker_gives_back_for_a_process_that_does_nothing);
+    tcase_add_test(tc, a_forked_child_starts_a_ticker_of_its_own);
     return run_suite(suite);
 }

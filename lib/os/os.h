@@ -25,6 +25,8 @@ void *os_reserve(size_t size, size_t alignment);
 int os_commit(void *ptr, size_t size);
 
 /* Gives pages back, keeps the range usable (it reads as zero afterwards). 0 or -errno. */
+/* Asks for huge pages in a reserved range; where there are none, nothing happens. */
+void os_advise_huge(void *ptr, size_t size);
 int os_discard(void *ptr, size_t size);
 
 /* Ends a reservation or an os_map(). */

@@ -77,6 +77,18 @@ int os_commit(void *ptr, size_t size)
     return result;
 }
 
+void os_advise_huge(void *ptr, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    int saved = errno;
+    (void)madvise(ptr, size, MADV_HUGEPAGE); /* advice */
+    errno = saved;
+#else
+    (void)ptr;
+    (void)size;
+#endif
+}
+
 int os_discard(void *ptr, size_t size)
 {
     int error = errno;

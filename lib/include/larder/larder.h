@@ -188,7 +188,7 @@ typedef struct larder_config {
     /*
      * LARDER_MAX_CACHED_BYTES: hard cap on bytes that are cached, in threads and shared, at every instant; SIZE_MAX
      * ("max"): none. Default LARDER_ADAPTIVE ("adaptive"): under `fit`, what waits in regions follows the
-     * working set: about a sixteenth of it, at least 256 KiB, for as long as keeping it so low costs few page faults.
+     * working set: about a sixteenth of it, at least 64 KiB, for as long as keeping it so low costs few page faults.
      */
     size_t max_cached_bytes;
 
@@ -206,6 +206,12 @@ typedef struct larder_config {
 
     larder_error_handler *error_handler; /* default NULL: print and abort */
     void *error_context;                 /* handed to it */
+
+    /*
+     * LARDER_HUGE_PAGES=never|advise: whether the kernel is asked for huge pages in regions of the mmap backend. Fewer
+     * faults and TLB misses, but memory is then held by 2 MiB, and giving pages back breaks them up. Default 0: never.
+     */
+    int huge_pages;
 } larder_config_t;
 
 #define LARDER_ADAPTIVE (SIZE_MAX - 1) /* for max_cached_bytes */
@@ -328,6 +334,16 @@ LARDER_API void larder_flush_thread(larder_t *larder);
  * to the kernel. Cheap when nothing is due. For programs that stop calling the allocator between bursts. Returns the bytes given back.
  */
 LARDER_API size_t larder_tick(larder_t *larder);
+
+/*
+ * Starts a thread that calls larder_tick(NULL) every `interval_ms` (0: every 250), for programs that may stop calling the allocator
+ * and cannot tick themselves. One for the process; started again, it takes the new interval. A forked child has
+ * none. Returns 0, or -EAGAIN where no thread can be had. Not from two threads at once.
+ */
+LARDER_API int larder_ticker_start(uint32_t interval_ms);
+
+/* Ends that thread, if there is one, and waits for its end. */
+LARDER_API void larder_ticker_stop(void);
 
 /* How badly memory is wanted: the levels of Android's onTrimMemory(). */
 typedef enum larder_pressure {
