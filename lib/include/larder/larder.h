@@ -347,7 +347,7 @@ LARDER_API void larder_ticker_stop(void);
 
 /* How badly memory is wanted: the levels of Android's onTrimMemory(). */
 typedef enum larder_pressure {
-    LARDER_TRIM_RUNNING_MODERATE = 5,  /* the device begins to run low: keep half of what is cached */
+    LARDER_TRIM_RUNNING_MODERATE = 5,  /* memory begins to run low: keep half of what is cached */
     LARDER_TRIM_RUNNING_LOW = 10,      /* it runs low: keep a quarter */
     LARDER_TRIM_RUNNING_CRITICAL = 15, /* it kills others: keep nothing */
     LARDER_TRIM_UI_HIDDEN = 20,        /* the user has gone elsewhere: keep a quarter */
