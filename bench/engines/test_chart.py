@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""The drawing of the engines' figures. Usage: test_chart.py [unittest arguments]. Without gnuplot, only what needs none."""
+"""The drawing and the table of the engines' figures. Usage: test_chart.py [unittest arguments]. Without gnuplot, only what needs none."""
 import json
 import pathlib
 import re
@@ -11,6 +11,8 @@ import unittest
 import xml.etree.ElementTree
 
 CHART = pathlib.Path(__file__).resolve().parent / "chart"
+SUMMARY = CHART.with_name("summary")
+BEGIN, END = "<!-- engines: begin -->\n", "<!-- engines: end -->\n"
 
 
 def allocator(name, ms, faults, is_larder=False, **more):
@@ -76,6 +78,48 @@ class ChartTest(unittest.TestCase):
         done = self.chart("--cases", "three")
         self.assertEqual(done.returncode, 1)
         self.assertIn("no case three; it has one, two", done.stderr)
+
+
+class SummaryTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="larder-summary-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        self.figures = self.folder / "figures.json"
+        self.figures.write_text(json.dumps(FIGURES))
+
+    def summary(self, *arguments):
+        return subprocess.run([SUMMARY, self.figures, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+    def test_each_allocator_has_a_row_and_each_case_a_column(self):
+        done = self.summary()
+        self.assertEqual((done.stderr, done.returncode), ("", 0))
+        self.assertEqual(done.stdout.splitlines()[:6], [
+            "| allocator | Case <one> & \"more\" | Case two |",
+            "|---|---|---|",
+            "| larder 1.2 | **5.50 / 0.0 / 100** |  |",
+            "| system 1.2 | **7.25 / 4,524 / 100** |  |",  # three runs cannot tell them apart
+            "| broken 1.2 | failed |  |",
+            "| other 1.2 |  | **138.6 / 3,496 / 100** |",
+        ])
+        self.assertIn("--cases one,two", done.stdout)
+
+    def test_an_update_replaces_what_is_between_the_marks_and_nothing_else(self):
+        document = self.folder / "README.md"
+        document.write_text(f"before\n{BEGIN}old\n{END}after\n")
+        for _ in range(2):
+            self.assertEqual(self.summary("--cases", "two", "--update", document).returncode, 0)
+        table = self.summary("--cases", "two").stdout
+        self.assertEqual(document.read_text(), f"before\n{BEGIN}{table}{END}after\n")
+
+    def test_a_file_without_marks_stays_as_it_is(self):
+        document = self.folder / "README.md"
+        for text in ("nothing", BEGIN, END + BEGIN, BEGIN + BEGIN + END):
+            document.write_text(text)
+            done = self.summary("--update", document)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("README.md: needs the lines", done.stderr)
+            self.assertEqual(document.read_text(), text)
+        self.assertEqual(len(list(self.folder.iterdir())), 2)
 
 
 if __name__ == "__main__":
