@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Documents that speak the truth: man pages, the API's reference and the table of settings against the sources and the tool.
 
-Usage: test_docs.py LARDER SOURCE_ROOT DOXYFILE. What a machine has no program for is skipped.
+Usage: test_docs.py LARDER SOURCE_ROOT DOXYFILE MAN_PAGE. What a machine has no program for is skipped.
 """
 import pathlib
 import re
@@ -16,7 +16,7 @@ LARDER = sys.argv[1]
 SOURCE = pathlib.Path(sys.argv[2])
 DOXYFILE = pathlib.Path(sys.argv[3])
 HEADER = (SOURCE / 'lib/include/larder/larder.h').read_text()
-PAGES = [SOURCE / 'docs/larder.1', SOURCE / 'docs/larder.3']
+PAGES = [pathlib.Path(sys.argv[4]), SOURCE / 'docs/larder.3']
 
 
 def run(*command, **more):
@@ -43,6 +43,15 @@ class ManPagesTest(unittest.TestCase):
             done = run('mandoc', '-Tlint', '-Wwarning', page)
             self.assertEqual((done.stdout, done.returncode), ('', 0))
 
+    def test_each_option_of_each_subcommand_is_in_its_section(self):
+        page = PAGES[0].read_text()
+        listed = run(LARDER, '--help').stdout.split('Subcommands:')[1].split('\n\n')[0]
+        for subcommand in re.findall(r'^  (\S+)', listed, re.M):
+            section = re.search(rf'^\.Ss larder {subcommand}$(.*?)(?=^\.S[sh] )', page, re.S | re.M).group(1)
+            known = re.findall(r'^ {2,6}(?:-\w, )?--([a-z][\w-]*)', run(LARDER, subcommand, '--help').stdout, re.M)
+            self.assertEqual(set(known) - set(re.findall(r'Fl -([a-z][\w-]*)', section)), set(), subcommand)
+            self.assertIn('help', known)
+
     def test_each_call_is_in_the_page_of_the_library_and_no_other(self):
         told = set(re.findall(r'^\.Fn (larder_\w+)', PAGES[1].read_text(), re.M))
         self.assertEqual(declared_calls() - told, set(), 'calls that larder.3 does not have')
@@ -66,7 +75,7 @@ class SettingsTest(unittest.TestCase):
         keys, elsewhere = settings()
         known = {key.upper() for key in keys}
         for document in [SOURCE / 'README.md', SOURCE / 'CONTRIBUTING.md', *PAGES]:
-            for name in re.findall(r'\bLARDER_([A-Z][A-Z_]*)\b', document.read_text()):
+            for name in re.findall(r'\bLARDER_([A-Z][A-Z_]*)\b', document.read_text().replace('LARDER_KEY=', '')):
                 good = name in known or name in elsewhere or f'LARDER_{name}' in HEADER or any(
                     name.startswith(prefix) for prefix in elsewhere if prefix.endswith('_'))
                 self.assertTrue(good, f'{document.name}: nothing reads LARDER_{name}')
@@ -96,4 +105,4 @@ class ReferenceTest(unittest.TestCase):
 
 
 if __name__ == '__main__':
-    unittest.main(argv=[sys.argv[0], *sys.argv[4:]], verbosity=1)
+    unittest.main(argv=[sys.argv[0], *sys.argv[5:]], verbosity=1)
