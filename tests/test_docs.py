@@ -82,7 +82,7 @@ class SettingsTest(unittest.TestCase):
 
     def test_the_defaults_of_the_readme_are_those_of_the_header(self):
         text = (SOURCE / 'README.md').read_text()
-        for name, default in (('THREAD_CACHED_BYTES', '56k'), ('DECAY_MS', '1000'), ('ALIGNMENT', '64')):
+        for name, default in (('THREAD_CACHED_BYTES', '56k'), ('DECAY_MS', '1000'), ('MAX_CACHED_BYTES', 'adaptive'), ('ALIGNMENT', '64')):
             row = next(line for line in text.splitlines() if line.startswith(f'| `LARDER_{name}`'))
             self.assertIn(default, row.split('|')[3])
 
