@@ -21,8 +21,8 @@
 #include "pages.h"
 #include "replay_gate.h"
 
-/* Room for the thread-local storage of preloaded libraries. */
-#define STACK_BYTES ((size_t)256 * 1024)
+/* Room for the thread-local storage of preloaded libraries, and of the thread sanitizer: 0.9 MB. */
+#define STACK_BYTES ((size_t)1024 * 1024)
 #define STACK_WRITTEN_BYTES ((size_t)24 * 1024)
 
 /* About 10 us: what going to sleep and being woken costs. Few where threads outnumber CPUs. */
