@@ -145,6 +145,14 @@ static void *alloc_large(struct larder *larder, struct thread_cache *cache, size
     return take_large(larder, cache, size, &written);
 }
 
+/* The other magazine of a bin becomes the loaded one. */
+static inline struct magazine *swap_magazines(struct bin *bin)
+{
+    struct magazine *magazine = bin->previous;
+    bin->previous = bin->loaded;
+    return bin->loaded = magazine;
+}
+
 void *larder_alloc(larder_t *larder, size_t size)
 {
     struct thread_cache *cache = thread_state.direct[larder->slot % DIRECT_CACHES];
@@ -155,6 +163,8 @@ void *larder_alloc(larder_t *larder, size_t size)
         unsigned c = size_class_of(request, cache->class_shift);
         struct bin *bin = &cache->bins[c];
         struct magazine *magazine = bin->loaded;
+        if (unlikely(magazine->count == 0))
+            magazine = swap_magazines(bin);
         uint32_t count = magazine->count;
         if (likely(count != 0)) {
             struct round round = magazine->rounds[count - 1];
@@ -296,67 +306,76 @@ __attribute__((noinline)) static void free_slow(struct larder *larder, void *ptr
     entry_free(larder, ptr, "larder_free");
 }
 
-void larder_free(larder_t *larder, void *ptr)
+/* A large block: back to its heap, if that is allowed without further ado. Apart from larder_free(), so that small ones pay for no registers. */
+static __attribute__((noinline)) void free_large(struct larder *larder, void *ptr)
 {
     struct region *region = thread_state.hint;
     size_t offset;
-    if (!region_contains(region, os_untagged(ptr), &offset)) {
-        region = thread_state.small_hint;
-        if (unlikely(!region_contains(region, os_untagged(ptr), &offset))) {
-            free_slow(larder, ptr);
-            return;
-        }
-    }
-    word_t *word = &region->words[offset >> UNIT_SHIFT];
-    uint32_t value = word_load(word);
-    if (word_kind(value) == WORD_RUN) {
-        struct run *run = &region->runs[value & WORD_INDEX_MASK];
-        size_t inside = offset - ((size_t)run->start << UNIT_SHIFT);
-        uint32_t index = (uint32_t)((uint64_t)inside * run->reciprocal >> 32);
-        word = &run->states[index];
-        if (unlikely((size_t)index * run->block_size != inside || index >= run->blocks)) {
-            free_slow(larder, ptr);
-            return;
-        }
-        value = word_load(word);
-    } else if (unlikely((offset & (UNIT - 1)) != 0)) {
+    if (unlikely(!region_contains(region, os_untagged(ptr), &offset) ||
+                 (offset & (UNIT - 1)) != 0)) {
         free_slow(larder, ptr);
         return;
     }
+    uint32_t start = (uint32_t)(offset >> UNIT_SHIFT);
+    word_t *word = &region->words[start];
+    uint32_t value = word_load(word), units = value & WORD_INDEX_MASK;
     struct thread_cache *cache = thread_state.direct[region->instance_slot % DIRECT_CACHES];
-    unsigned c = (value & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT;
-    if (likely(word_kind(value) == WORD_LIVE &&
-               atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
-        struct bin *bin = &cache->bins[c];
-        struct magazine *magazine = bin->loaded;
-        uint32_t count = magazine->count;
-        size_t room = thread_cache_room(cache);
-        if (likely(count != magazine->capacity && room >= bin->bytes)) {
-            word_store(word,
-                       WORD(WORD_CACHED) | (value & (WORD_GENERATION_MASK | WORD_CLASS_MASK)));
-            magazine->rounds[count] = (struct round){(void *)os_untagged(ptr), word};
-            magazine->count = count + 1;
-            atomic_store_explicit(&cache->room, room - bin->bytes, memory_order_relaxed);
-            count_own(&cache->counters.frees, 1);
-            count_own(&cache->counters.freed_bytes, bin->bytes - (value & WORD_SLACK_MASK));
-            return;
-        }
+    if (unlikely(word_kind(value) != WORD_LARGE_LIVE || cache->span_limit == 0 ||
+                 atomic_load_explicit(&cache->id, memory_order_relaxed) != region->instance_id)) {
+        free_slow(larder, ptr);
+        return;
     }
-    if (likely(word_kind(value) == WORD_LARGE_LIVE && cache->span_limit != 0 &&
+    size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
+    struct span_heap *heap = region->heap;
+    if (unlikely(!span_heap_put_expected(heap, &thread_state.lock_user, region, start, units, value,
+                                         size) &&
+                 !span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
+        free_slow(larder, ptr);
+        return;
+    }
+    count_own(&cache->counters.span_frees, 1);
+    count_own(&cache->counters.span_freed_bytes, size);
+    if (unlikely(++cache->puts % TICK_EVERY == 0))
+        cache_tick_if_due(region->instance, os_now_ms());
+    if (unlikely(span_heap_is_due(heap)))
+        cache_attend(heap);
+}
+
+void larder_free(larder_t *larder, void *ptr)
+{
+    struct region *region = thread_state.small_hint;
+    size_t offset;
+    if (!region_contains(region, os_untagged(ptr), &offset)) {
+        free_large(larder, ptr);
+        return;
+    }
+    uint32_t value = word_load(&region->words[offset >> UNIT_SHIFT]);
+    struct thread_cache *cache = thread_state.direct[region->instance_slot % DIRECT_CACHES];
+    if (likely(word_kind(value) == WORD_RUN &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
-        uint32_t start = (uint32_t)(offset >> UNIT_SHIFT), units = value & WORD_INDEX_MASK;
-        size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
-        struct span_heap *heap = region->heap;
-        if (likely(span_heap_put_expected(heap, &thread_state.lock_user, region, start, units,
-                                          value, size) ||
-                   span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
-            count_own(&cache->counters.span_frees, 1);
-            count_own(&cache->counters.span_freed_bytes, size);
-            if (unlikely(++cache->puts % TICK_EVERY == 0))
-                cache_tick_if_due(region->instance, os_now_ms());
-            if (unlikely(span_heap_is_due(heap)))
-                cache_attend(heap);
-            return;
+        struct run *run = &region->runs[value & WORD_INDEX_MASK];
+        size_t inside = offset - ((size_t)run->start << UNIT_SHIFT);
+        uint32_t index = (uint32_t)((uint64_t)inside * run->reciprocal >> 32);
+        word_t *word = &run->states[index];
+        uint32_t state = index < run->blocks ? word_load(word) : 0;
+        struct bin *bin = &cache->bins[(state & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT];
+        size_t room = thread_cache_room(cache);
+        if (likely(word_kind(state) == WORD_LIVE && (size_t)index * run->block_size == inside &&
+                   room >= bin->bytes)) {
+            struct magazine *magazine = bin->loaded;
+            if (unlikely(magazine->count == magazine->capacity))
+                magazine = swap_magazines(bin);
+            uint32_t count = magazine->count;
+            if (likely(count != magazine->capacity)) {
+                word_store(word,
+                           WORD(WORD_CACHED) | (state & (WORD_GENERATION_MASK | WORD_CLASS_MASK)));
+                magazine->rounds[count] = (struct round){(void *)os_untagged(ptr), word};
+                magazine->count = count + 1;
+                atomic_store_explicit(&cache->room, room - bin->bytes, memory_order_relaxed);
+                count_own(&cache->counters.frees, 1);
+                count_own(&cache->counters.freed_bytes, bin->bytes - (state & WORD_SLACK_MASK));
+                return;
+            }
         }
     }
     free_slow(larder, ptr);
