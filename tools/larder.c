@@ -14,6 +14,7 @@ static const struct subcommand {
 } subcommands[] = {
     {"pick", pick_main, "replay traces through every allocator here, and say which one to use"},
     {"plan", plan_main, "plan one arena for the blocks of a trace, as low as can be"},
+    {"record", record_main, "run a program and record its allocations as a trace"},
     {"replay", replay_main, "replay a trace through one allocator, and measure it"},
     {"run", run_main, "run a program on larder, as it is"},
 };

@@ -14,89 +14,24 @@
  */
 #include "record_events.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-static int map_file(struct record_recording *recording, const char *path)
+static void count_events(struct record_recording *recording, struct record_merge_summary *summary)
 {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    struct stat status;
-    if (file < 0 || fstat(file, &status) != 0) {
-        fprintf(stderr, "%s: cannot open the raw recording: %s\n", path, strerror(errno));
-        if (file >= 0)
-            close(file);
-        return -1;
-    }
-    recording->size = (size_t)status.st_size;
-    recording->bytes = NULL;
-    if (recording->size > 0) {
-        void *bytes = mmap(NULL, recording->size, PROT_READ, MAP_PRIVATE, file, 0);
-        if (bytes == MAP_FAILED) {
-            fprintf(stderr, "%s: cannot map the raw recording: %s\n", path, strerror(errno));
-            close(file);
-            return -1;
-        }
-        recording->bytes = bytes;
-    }
-    close(file);
-    return 0;
-}
-
-/*
- * The chunk at *offset. 1: *header is it, and *offset is behind it; 0: the end, or the torn rest of
- * a file whose writer was killed; -1: not a recording.
- */
-static int next_chunk(const struct record_recording *recording, const char *path, size_t *offset,
-                      const struct record_chunk_header **header)
-{
-    size_t left = recording->size - *offset;
-    if (left < sizeof **header)
-        return 0;
-    const struct record_chunk_header *chunk =
-        (const void *)((const char *)recording->bytes + *offset);
-    if (memcmp(chunk->magic, RECORD_CHUNK_MAGIC, sizeof chunk->magic) != 0 ||
-        chunk->entry_bytes != sizeof(struct record_entry)) {
-        fprintf(stderr,
-                "%s: byte %zu: not a chunk of this recorder's version; record again with the "
-                "recorder of this build\n",
-                path, *offset);
-        return -1;
-    }
-    size_t bytes = sizeof *chunk + (size_t)chunk->count * sizeof(struct record_entry);
-    if (left < bytes)
-        return 0;
-    *offset += bytes;
-    *header = chunk;
-    return 1;
-}
-
-static int count_events(struct record_recording *recording, const char *path,
-                        struct record_merge_summary *summary)
-{
-    const struct record_chunk_header *header;
-    size_t offset = 0;
-    int more;
-    while ((more = next_chunk(recording, path, &offset, &header)) == 1) {
-        recording->event_count += header->count;
-        if (summary->lost < header->lost)
-            summary->lost = header->lost;
-    }
-    summary->truncated_bytes = recording->size - offset;
-    return more;
+    for (size_t i = 0; i < recording->chunks.count; i++)
+        recording->event_count += recording->chunks.at[i].count;
+    summary->lost = recording->chunks.lost;
+    summary->truncated_bytes = recording->chunks.truncated_bytes;
 }
 
 static void add_point(struct record_recording *recording, struct record_event *event,
                       uint64_t sequence, uint64_t address, bool acquires)
 {
     struct record_point *point = &recording->points[recording->point_count++];
-    *point = (struct record_point){sequence, address, event, acquires};
+    *point = (struct record_point){sequence, address, event, acquires, false};
 }
 
 /* False: a kind this version does not know. */
@@ -111,12 +46,13 @@ static bool add_points(struct record_recording *recording, struct record_event *
         return true;
     case RECORD_REALLOC:
         add_point(recording, event, entry->sequence, entry->of.call.argument, false);
-        add_point(recording, event, entry->sequence_after, entry->of.call.pointer, true);
+        add_point(recording, event, record_acquired_at(entry), entry->of.call.pointer, true);
         return true;
     case RECORD_FREE:
         add_point(recording, event, entry->sequence, entry->of.call.pointer, false);
         return true;
     case RECORD_MARK:
+    case RECORD_THREAD_DONE:
         add_point(recording, event, entry->sequence, 0, false);
         return true;
     case RECORD_WINDOW:
@@ -128,19 +64,16 @@ static bool add_points(struct record_recording *recording, struct record_event *
 
 static int load_events(struct record_recording *recording, const char *path)
 {
-    const struct record_chunk_header *header;
     struct record_event *event = recording->events;
-    size_t offset = 0;
-    while (next_chunk(recording, path, &offset, &header) == 1) {
-        const struct record_entry *entries = (const void *)(header + 1);
-        for (uint32_t i = 0; i < header->count; i++, event++) {
-            *event = (struct record_event){.entry = &entries[i], .thread = header->thread};
+    for (size_t c = 0; c < recording->chunks.count; c++) {
+        const struct record_chunk *chunk = &recording->chunks.at[c];
+        for (uint32_t i = 0; i < chunk->count; i++, event++) {
+            *event =
+                (struct record_event){.entry = &chunk->entries[i], .thread = chunk->header->thread};
             if (add_points(recording, event))
                 continue;
-            fprintf(stderr,
-                    "%s: byte %zu: entry of unknown kind %" PRIu32 "; the file is damaged\n", path,
-                    (size_t)((const char *)&entries[i] - (const char *)recording->bytes),
-                    entries[i].kind);
+            fprintf(stderr, "%s: an entry of unknown kind %" PRIu32 "; the file is damaged\n", path,
+                    event->entry->kind);
             return -1;
         }
     }
@@ -166,7 +99,7 @@ static bool used_in_between(const struct record_point *release, const struct rec
                             const struct record_point *end)
 {
     return next < end && next->address == release->address && next->event != release->event &&
-           next->sequence < release->event->entry->sequence_after;
+           next->sequence < record_acquired_at(release->event->entry);
 }
 
 static void resolve_release(const struct record_point *point, const struct record_point *end,
@@ -189,8 +122,8 @@ static void resolve(struct record_recording *recording, struct record_merge_summ
     bool live = false;
     for (struct record_point *point = recording->points; point < end; point++) {
         bool last = point + 1 == end || point[1].address != point->address;
-        if (point->event->entry->kind == RECORD_MARK) {
-            summary->marks++;
+        if (point->address == 0) {
+            summary->marks += point->event->entry->kind == RECORD_MARK;
             continue;
         }
         if (!point->acquires) {
@@ -207,16 +140,70 @@ static void resolve(struct record_recording *recording, struct record_merge_summ
     }
 }
 
+/* ---- ends of threads ---- */
+
+struct thread {
+    uint32_t id;
+    bool done;
+    struct record_point *last; /* NULL: an empty entry of the table */
+};
+
+/* The thread's entry, or the empty one where it belongs. size is a power of two, never all in use. */
+static struct thread *find_thread(struct thread *threads, size_t size, uint32_t id)
+{
+    size_t i = id * (size_t)2654435761u;
+    while (threads[i & (size - 1)].last && threads[i & (size - 1)].id != id)
+        i++;
+    return &threads[i & (size - 1)];
+}
+
+static struct thread *grow(struct thread *threads, size_t size)
+{
+    struct thread *larger = calloc(2 * size, sizeof *larger);
+    for (size_t i = 0; larger && i < size; i++) {
+        if (threads[i].last)
+            *find_thread(larger, 2 * size, threads[i].id) = threads[i];
+    }
+    free(threads);
+    return larger;
+}
+
+/*
+ * A thread may free after the recorder has seen its end, and its id may be another thread's later:
+ * the trace has one end for an id, behind the last that it did. False: no memory.
+ */
+static bool place_thread_ends(struct record_recording *recording)
+{
+    size_t size = 64, used = 0;
+    struct thread *threads = calloc(size, sizeof *threads);
+    for (size_t i = 0; threads && i < recording->point_count; i++) {
+        struct record_point *point = &recording->points[i];
+        struct thread *thread = find_thread(threads, size, point->event->thread);
+        used += !thread->last;
+        thread->id = point->event->thread;
+        thread->last = point;
+        thread->done |= point->event->entry->kind == RECORD_THREAD_DONE;
+        if (2 * used > size) {
+            threads = grow(threads, size);
+            size *= 2;
+        }
+    }
+    for (size_t i = 0; threads && i < size; i++) {
+        if (threads[i].last && threads[i].done)
+            threads[i].last->ends_thread = true;
+    }
+    bool placed = threads != NULL;
+    free(threads);
+    return placed;
+}
+
 int record_recording_open(struct record_recording *recording, const char *path,
                           struct record_merge_summary *summary)
 {
     memset(recording, 0, sizeof *recording);
-    if (map_file(recording, path) != 0)
+    if (record_chunks_open(&recording->chunks, path) != 0)
         return -1;
-    if (count_events(recording, path, summary) != 0) {
-        record_recording_close(recording);
-        return -1;
-    }
+    count_events(recording, summary);
     /* At least one element, so that NULL means no memory. */
     recording->events = calloc(recording->event_count + 1, sizeof *recording->events);
     recording->points = calloc(2 * recording->event_count + 1, sizeof *recording->points);
@@ -233,6 +220,11 @@ int record_recording_open(struct record_recording *recording, const char *path,
     qsort(recording->points, recording->point_count, sizeof *recording->points, by_address);
     resolve(recording, summary);
     qsort(recording->points, recording->point_count, sizeof *recording->points, by_sequence);
+    if (!place_thread_ends(recording)) {
+        fprintf(stderr, "%s: not enough memory for its threads\n", path);
+        record_recording_close(recording);
+        return -1;
+    }
     return 0;
 }
 
@@ -240,7 +232,6 @@ void record_recording_close(struct record_recording *recording)
 {
     free(recording->points);
     free(recording->events);
-    if (recording->bytes)
-        munmap(recording->bytes, recording->size);
+    record_chunks_close(&recording->chunks);
     memset(recording, 0, sizeof *recording);
 }

@@ -6,7 +6,7 @@
 #ifndef LARDER_PRELOAD_RECORD_EVENTS_H
 #define LARDER_PRELOAD_RECORD_EVENTS_H
 
-#include "record_format.h"
+#include "record_chunks.h"
 #include "record_merge.h"
 
 #include <stdbool.h>
@@ -29,14 +29,14 @@ struct record_event {
 /* One side of an event: a realloc has two, any other event one. */
 struct record_point {
     uint64_t sequence;
-    uint64_t address; /* 0 for a mark */
+    uint64_t address; /* 0: a mark, or the end of a thread */
     struct record_event *event;
     bool acquires;
+    bool ends_thread; /* the thread's end stands behind it */
 };
 
 struct record_recording {
-    void *bytes; /* the mapped file */
-    size_t size;
+    struct record_chunks chunks;
     struct record_event *events;
     size_t event_count;
     struct record_point *points; /* ordered by sequence */

@@ -102,7 +102,7 @@ static void *realloc_noted(const struct next_family *next, void *block, size_t s
     }
     struct record_entry entry = {
         .sequence = before,
-        .sequence_after = record_log_next(),
+        .later = (uint32_t)(record_log_next() - before),
         .of.call = {.pointer = (uint64_t)(uintptr_t)moved, .argument = old_address, .size = size},
         .kind = RECORD_REALLOC,
     };
@@ -110,7 +110,7 @@ static void *realloc_noted(const struct next_family *next, void *block, size_t s
         if (old_small)
             return moved;
         entry.kind = RECORD_FREE;
-        entry.sequence_after = 0;
+        entry.later = 0;
         entry.of.call.pointer = old_address;
     }
     record_log_append(&entry);

@@ -58,11 +58,23 @@ static int output_commit(struct output *output)
     return failed ? -1 : 0;
 }
 
-static void write_free(FILE *stream, uint32_t thread, uint64_t address,
+/* With the time, where it was noted: one instant, so the call begins and ends there. */
+static void end_line(FILE *stream, const struct record_entry *entry, bool is_call,
+                     struct record_merge_summary *summary)
+{
+    if (entry->time_ns != 0 && is_call)
+        fprintf(stream, " %" PRIu64, entry->time_ns);
+    if (entry->time_ns != 0)
+        fprintf(stream, " %" PRIu64, entry->time_ns);
+    fputc('\n', stream);
+    summary->operations++;
+}
+
+static void write_free(FILE *stream, const struct record_event *event, uint64_t address,
                        struct record_merge_summary *summary)
 {
-    fprintf(stream, "%" PRIu32 ": free 0x%" PRIx64 "\n", thread, address);
-    summary->operations++;
+    fprintf(stream, "%" PRIu32 ": free 0x%" PRIx64, event->thread, address);
+    end_line(stream, event->entry, true, summary);
 }
 
 static void write_acquired(FILE *stream, const struct record_event *event,
@@ -74,16 +86,14 @@ static void write_acquired(FILE *stream, const struct record_event *event,
 
     fprintf(stream, "%" PRIu32 ": ", event->thread);
     if (entry->kind == RECORD_CALLOC)
-        fprintf(stream, "calloc 0x%" PRIx64 " %" PRIu64 " %" PRIu64 "\n", pointer, argument, size);
+        fprintf(stream, "calloc 0x%" PRIx64 " %" PRIu64 " %" PRIu64, pointer, argument, size);
     else if (entry->kind == RECORD_MEMALIGN)
-        fprintf(stream, "memalign 0x%" PRIx64 " %" PRIu64 " %" PRIu64 "\n", pointer, argument,
-                size);
+        fprintf(stream, "memalign 0x%" PRIx64 " %" PRIu64 " %" PRIu64, pointer, argument, size);
     else if (entry->kind == RECORD_REALLOC && event->verdict == RECORD_KEEP)
-        fprintf(stream, "realloc 0x%" PRIx64 " 0x%" PRIx64 " %" PRIu64 "\n", pointer, argument,
-                size);
+        fprintf(stream, "realloc 0x%" PRIx64 " 0x%" PRIx64 " %" PRIu64, pointer, argument, size);
     else
-        fprintf(stream, "malloc 0x%" PRIx64 " %" PRIu64 "\n", pointer, size);
-    summary->operations++;
+        fprintf(stream, "malloc 0x%" PRIx64 " %" PRIu64, pointer, size);
+    end_line(stream, entry, true, summary);
 }
 
 static void write_point(FILE *trace, FILE *marks, const struct record_point *point,
@@ -97,10 +107,15 @@ static void write_point(FILE *trace, FILE *marks, const struct record_point *poi
                     (int)sizeof event->entry->of.name, event->entry->of.name);
     } else if (point->acquires) {
         if (event->implied_free)
-            write_free(trace, event->thread, point->address, summary);
+            write_free(trace, event, point->address, summary);
         write_acquired(trace, event, summary);
-    } else if (event->verdict == (kind == RECORD_REALLOC ? RECORD_SPLIT : RECORD_KEEP)) {
-        write_free(trace, event->thread, point->address, summary);
+    } else if (event->verdict == (kind == RECORD_REALLOC ? RECORD_SPLIT : RECORD_KEEP) &&
+               kind != RECORD_THREAD_DONE) {
+        write_free(trace, event, point->address, summary);
+    }
+    if (point->ends_thread) {
+        fprintf(trace, "%" PRIu32 ": thread_done 0x0", event->thread);
+        end_line(trace, event->entry, false, summary);
     }
 }
 
@@ -137,4 +152,25 @@ int record_merge_to_text(const char *raw_path, const char *trace_path, const cha
     int result = write_text(&recording, trace_path, marks_path, summary);
     record_recording_close(&recording);
     return result;
+}
+
+void record_merge_report(const char *trace, const struct record_merge_summary *summary)
+{
+    fprintf(stderr, "%s: %" PRIu64 " operations, %" PRIu64 " blocks live at the end\n", trace,
+            summary->operations, summary->live_at_end);
+    if (summary->unknown_frees)
+        fprintf(stderr, "  %" PRIu64 " frees of blocks that were not recorded are left out\n",
+                summary->unknown_frees);
+    if (summary->implied_frees)
+        fprintf(stderr, "  %" PRIu64 " frees that were not seen are added\n",
+                summary->implied_frees);
+    if (summary->split_reallocs)
+        fprintf(stderr, "  %" PRIu64 " reallocs are written as free and malloc\n",
+                summary->split_reallocs);
+    if (summary->truncated_bytes)
+        fprintf(stderr, "  the last %" PRIu64 " bytes are an unfinished chunk, left out\n",
+                summary->truncated_bytes);
+    if (summary->lost)
+        fprintf(stderr, "  %" PRIu64 " entries were lost while recording: the trace has holes\n",
+                summary->lost);
 }

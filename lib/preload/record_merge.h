@@ -21,7 +21,7 @@ struct record_merge_summary {
 };
 
 /*
- * Reads the raw file at `raw_path` and writes the trace to `trace_path` in Android's memory_replay
+ * Reads the raw file at `raw_path` (and NAME.open beside NAME.raw) and writes the trace to `trace_path` in Android's memory_replay
  * text, and, unless `marks_path` is NULL, the marks there as lines "OPERATIONS NAME": the number of
  * lines of the trace before the mark. Each file appears whole or not at all. The result is
  * consistent: no block is handed out while it is live, and every free frees a live block.
@@ -30,5 +30,8 @@ struct record_merge_summary {
  */
 int record_merge_to_text(const char *raw_path, const char *trace_path, const char *marks_path,
                          struct record_merge_summary *summary);
+
+/* Says on stderr what came of it, a line for each kind of thing that was left out or mended. */
+void record_merge_report(const char *trace, const struct record_merge_summary *summary);
 
 #endif

@@ -6,7 +6,6 @@
 #include "record_merge.h"
 
 #include <getopt.h>
-#include <inttypes.h>
 #include <stdio.h>
 
 static const char usage[] =
@@ -15,33 +14,16 @@ static const char usage[] =
     "Writes the raw recording RAW as TRACE, in the text format of Android's memory_replay.\n"
     "\n"
     "To record:  LD_PRELOAD=liblarder-record.so LARDER_RECORD_OUTPUT=PREFIX COMMAND...\n"
-    "which leaves PREFIX.PID.raw for every process that COMMAND runs.\n"
+    "which leaves PREFIX.PID.raw for every process that COMMAND runs, and, for one that was "
+    "killed,\n"
+    "PREFIX.PID.open, which belongs to it. `larder record` does all of that by itself.\n"
     "  LARDER_RECORD_WAIT=1      record nothing until the program calls larder_record_start()\n"
     "  LARDER_RECORD_MIN_SIZE=N  leave out requests of fewer than N bytes\n"
+    "  LARDER_RECORD_TIMES=1     note when each call was made\n"
+    "  LARDER_RECORD_FOLLOW=1    record children that are forked, too\n"
     "\n"
     "  --marks FILE   list the program's marks: \"LINES NAME\", the lines of TRACE before each\n"
     "  -h, --help     this text\n";
-
-static void report(const char *trace, const struct record_merge_summary *summary)
-{
-    fprintf(stderr, "%s: %" PRIu64 " operations, %" PRIu64 " blocks live at the end\n", trace,
-            summary->operations, summary->live_at_end);
-    if (summary->unknown_frees)
-        fprintf(stderr, "  %" PRIu64 " frees of blocks that were not recorded are left out\n",
-                summary->unknown_frees);
-    if (summary->implied_frees)
-        fprintf(stderr, "  %" PRIu64 " frees that were not seen are added\n",
-                summary->implied_frees);
-    if (summary->split_reallocs)
-        fprintf(stderr, "  %" PRIu64 " reallocs are written as free and malloc\n",
-                summary->split_reallocs);
-    if (summary->truncated_bytes)
-        fprintf(stderr, "  the last %" PRIu64 " bytes are an unfinished chunk, left out\n",
-                summary->truncated_bytes);
-    if (summary->lost)
-        fprintf(stderr, "  %" PRIu64 " entries were lost while recording: the trace has holes\n",
-                summary->lost);
-}
 
 int main(int argc, char **argv)
 {
@@ -72,6 +54,6 @@ int main(int argc, char **argv)
     struct record_merge_summary summary;
     if (record_merge_to_text(argv[optind], argv[optind + 1], marks, &summary) != 0)
         return 1;
-    report(argv[optind + 1], &summary);
+    record_merge_report(argv[optind + 1], &summary);
     return 0;
 }

@@ -273,6 +273,25 @@ static void scene_closed(void)
         free(checked(malloc(100)));
 }
 
+/* Scene "killed": nobody gets to run anything any more; another thread's entries must be kept, too. */
+static void scene_killed(void)
+{
+    start_other_thread();
+    free(checked(malloc(5555)));
+    kill(getpid(), SIGKILL);
+}
+
+/* Scene "waits": until a signal ends it. */
+static void scene_waits(void)
+{
+    record_start();
+    free(checked(malloc(6666)));
+    puts("ready");
+    fflush(stdout);
+    for (;;)
+        pause();
+}
+
 static const struct {
     const char *name;
     void (*run)(void);
@@ -282,6 +301,7 @@ static const struct {
     {"late", scene_late},         {"running", scene_running},
     {"exit-now", scene_exit_now}, {"quick-exit", scene_quick_exit},
     {"fork", scene_fork},         {"closed", scene_closed},
+    {"killed", scene_killed},     {"waits", scene_waits},
 };
 
 int main(int argc, char **argv)

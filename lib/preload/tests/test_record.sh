@@ -54,6 +54,7 @@ consistent() {
         $2 == "memalign" { acquire($3, $5); next }
         $2 == "realloc" { release($4); acquire($3, $5); next }
         $2 == "free" { release($3); next }
+        $2 == "thread_done" { if ($1 in ended) bad("ended twice"); ended[$1] = 1; next }
         { bad("not a call") }
         END { if (!broken) print "live " sum + 0 }' "$1"
 }
@@ -117,8 +118,8 @@ expect_line "$trace" 'malloc 0x[0-9a-f]+ 2000$'
 [ "$(consistent "$trace")" = "live $padded" ] || fail "$(consistent "$trace")"
 
 claim="a least size that is no number is reported and ignored"
-record calls LARDER_RECORD_MIN_SIZE=1k
-expect_line "$work/calls.stderr" "MIN_SIZE='1k': expected a number"
+record calls LARDER_RECORD_MIN_SIZE=1x
+expect_line "$work/calls.stderr" "MIN_SIZE='1x': expected a number"
 expect_line "$trace" 'malloc 0x[0-9a-f]+ 11$'
 
 claim="a block freed between two windows is freed before its address is used again"

@@ -15,14 +15,15 @@
 enum { A = 0xa000, B = 0xb000, T1 = 1, T2 = 2 };
 
 static char directory[] = "/tmp/record-merge-XXXXXX";
-static char raw_path[64], trace_path[64], marks_path[64];
+static char raw_path[64], open_path[64], trace_path[64], marks_path[64];
 static char text[4096];
 static struct record_merge_summary summary;
 
 static void make_directory(void)
 {
     ck_assert_ptr_nonnull(mkdtemp(directory));
-    snprintf(raw_path, sizeof raw_path, "%s/raw", directory);
+    snprintf(raw_path, sizeof raw_path, "%s/it.raw", directory);
+    snprintf(open_path, sizeof open_path, "%s/it.open", directory);
     snprintf(trace_path, sizeof trace_path, "%s/trace", directory);
     snprintf(marks_path, sizeof marks_path, "%s/marks", directory);
     memset(&summary, 0xff, sizeof summary);
@@ -30,7 +31,7 @@ static void make_directory(void)
 
 static void remove_directory(void)
 {
-    unlink(raw_path), unlink(trace_path), unlink(marks_path);
+    unlink(raw_path), unlink(open_path), unlink(trace_path), unlink(marks_path);
     ck_assert_int_eq(rmdir(directory), 0); /* nothing else was left there */
     strcpy(strrchr(directory, '-'), "-XXXXXX");
 }
@@ -45,8 +46,11 @@ static void append_bytes(const void *bytes, size_t count)
 
 static void append(uint32_t thread, struct record_entry entry)
 {
-    struct record_chunk_header header = {
-        .magic = RECORD_CHUNK_MAGIC, .thread = thread, .count = 1, .entry_bytes = sizeof entry};
+    struct record_chunk_header header = {.magic = RECORD_CHUNK_MAGIC,
+                                         .thread = thread,
+                                         .count = 1,
+                                         .entry_bytes = sizeof entry,
+                                         .slot = RECORD_NO_SLOT};
     append_bytes(&header, sizeof header);
     append_bytes(&entry, sizeof entry);
 }
@@ -69,7 +73,7 @@ static void append_realloc(uint32_t thread, uint64_t before, uint64_t after, uin
 {
     append(thread,
            (struct record_entry){.sequence = before,
-                                 .sequence_after = after,
+                                 .later = (uint32_t)(after - before),
                                  .of.call = {.pointer = pointer, .argument = old, .size = size},
                                  .kind = RECORD_REALLOC});
 }
@@ -217,6 +221,117 @@ START_TEST(an_unfinished_chunk_at_the_end_is_left_out_and_counted)
 }
 END_TEST
 
+START_TEST(what_is_neither_chunk_nor_whole_ends_the_trace)
+{
+    append_malloc(T1, 1, A, 100);
+    for (int i = 0; i < 100; i++)
+        append_bytes("torn", 4);
+    ck_assert_str_eq(merged(), "1: malloc 0xa000 100\n");
+    ck_assert_uint_eq(summary.truncated_bytes, 400);
+}
+END_TEST
+
+/* A chunk of mallocs of 1, 2, ... bytes, from the entry numbered `first` on. */
+static void append_slot(FILE *file, uint32_t slot, uint32_t serial, uint32_t first, uint32_t count)
+{
+    struct record_chunk_header header = {.magic = RECORD_CHUNK_MAGIC,
+                                         .thread = slot + 1,
+                                         .count = count,
+                                         .entry_bytes = sizeof(struct record_entry),
+                                         .slot = slot,
+                                         .serial = serial};
+    fwrite(&header, sizeof header, 1, file);
+    for (uint32_t i = first; i < first + count; i++) {
+        struct record_entry entry = {
+            .sequence = 100 * slot + i,
+            .of.call = {.pointer = (slot + 1) * 0x100000 + i * 16, .size = i},
+            .kind = RECORD_MALLOC};
+        fwrite(&entry, sizeof entry, 1, file);
+    }
+}
+
+static void append_open_slot(uint32_t slot, uint32_t serial, uint32_t first, uint32_t count)
+{
+    FILE *file = fopen(open_path, "ab");
+    ck_assert_ptr_nonnull(file);
+    fseek(file, 0, SEEK_END);
+    append_slot(file, slot, serial, first, count);
+    size_t used = sizeof(struct record_chunk_header) + count * sizeof(struct record_entry);
+    for (; used < RECORD_SLOT_BYTES; used++)
+        fputc(0, file);
+    fclose(file);
+}
+
+static void append_raw_slot(uint32_t slot, uint32_t serial, uint32_t first, uint32_t count)
+{
+    FILE *file = fopen(raw_path, "ab");
+    ck_assert_ptr_nonnull(file);
+    append_slot(file, slot, serial, first, count);
+    fclose(file);
+}
+
+START_TEST(a_killed_process_leaves_what_its_threads_had_in_their_slots)
+{
+    append_raw_slot(0, 0, 1, 2);
+    append_open_slot(0, 1, 3, 1);
+    append_open_slot(1, 0, 1, 1);
+    ck_assert_str_eq(merged(), "1: malloc 0x100010 1\n1: malloc 0x100020 2\n"
+                               "1: malloc 0x100030 3\n2: malloc 0x200010 1\n");
+}
+END_TEST
+
+START_TEST(slots_alone_are_enough)
+{
+    append_open_slot(0, 0, 1, 1);
+    ck_assert_str_eq(merged(), "1: malloc 0x100010 1\n");
+}
+END_TEST
+
+START_TEST(a_slot_that_was_written_out_just_before_the_end_is_read_once)
+{
+    append_raw_slot(0, 0, 1, 2);
+    append_raw_slot(0, 1, 3, 2);
+    append_open_slot(0, 1, 3, 2);
+    ck_assert_str_eq(merged(), "1: malloc 0x100010 1\n1: malloc 0x100020 2\n"
+                               "1: malloc 0x100030 3\n1: malloc 0x100040 4\n");
+}
+END_TEST
+
+START_TEST(of_a_chunk_that_grew_between_two_writes_the_rest_is_taken_too)
+{
+    append_raw_slot(0, 5, 1, 1);
+    append_raw_slot(0, 5, 1, 3);
+    ck_assert_str_eq(merged(), "1: malloc 0x100010 1\n1: malloc 0x100020 2\n"
+                               "1: malloc 0x100030 3\n");
+}
+END_TEST
+
+START_TEST(a_threads_end_stands_behind_all_that_it_did)
+{
+    append_malloc(T1, 1, A, 100);
+    append(T1, (struct record_entry){.sequence = 2, .kind = RECORD_THREAD_DONE});
+    append_malloc(T2, 3, B, 7);
+    append_free(T1, 4, A);
+    append_free(T2, 5, B);
+    ck_assert_str_eq(merged(), "1: malloc 0xa000 100\n2: malloc 0xb000 7\n1: free 0xa000\n"
+                               "1: thread_done 0x0\n2: free 0xb000\n");
+}
+END_TEST
+
+START_TEST(times_stand_at_the_ends_of_lines)
+{
+    append(T1, (struct record_entry){.sequence = 1,
+                                     .of.call = {.pointer = A, .size = 9},
+                                     .time_ns = 1000,
+                                     .kind = RECORD_MALLOC});
+    append(T1, (struct record_entry){
+                   .sequence = 2, .of.call.pointer = A, .time_ns = 1001, .kind = RECORD_FREE});
+    append(T1, (struct record_entry){.sequence = 3, .time_ns = 1002, .kind = RECORD_THREAD_DONE});
+    ck_assert_str_eq(merged(), "1: malloc 0xa000 9 1000 1000\n1: free 0xa000 1001 1001\n"
+                               "1: thread_done 0x0 1002\n");
+}
+END_TEST
+
 START_TEST(losses_of_the_recorder_are_passed_on)
 {
     struct record_chunk_header header = {
@@ -288,6 +403,13 @@ int main(void)
     tcase_add_test(tests, two_reallocs_that_exchange_addresses_stay_consistent);
     tcase_add_test(tests, marks_tell_the_lines_before_them);
     tcase_add_test(tests, an_unfinished_chunk_at_the_end_is_left_out_and_counted);
+    tcase_add_test(tests, what_is_neither_chunk_nor_whole_ends_the_trace);
+    tcase_add_test(tests, a_killed_process_leaves_what_its_threads_had_in_their_slots);
+    tcase_add_test(tests, slots_alone_are_enough);
+    tcase_add_test(tests, a_slot_that_was_written_out_just_before_the_end_is_read_once);
+    tcase_add_test(tests, of_a_chunk_that_grew_between_two_writes_the_rest_is_taken_too);
+    tcase_add_test(tests, a_threads_end_stands_behind_all_that_it_did);
+    tcase_add_test(tests, times_stand_at_the_ends_of_lines);
     tcase_add_test(tests, losses_of_the_recorder_are_passed_on);
     tcase_add_test(tests, an_empty_file_is_an_empty_trace);
     tcase_add_test(tests, a_missing_file_is_refused);
