@@ -58,7 +58,7 @@ static struct {
     unsigned shard_shift; /* hash >> shard_shift is the shard's number; set before shards */
     unsigned count;
     unsigned wanted; /* set by allocation_map_set_shards(), 0: default */
-} map;
+} map = {.lock = SPINLOCK_OF(RANK_MAP)};
 
 /* One empty slot: a table that every lookup misses. */
 static struct {
@@ -120,6 +120,7 @@ int allocation_map_prepare(void)
     if (shards == NULL)
         return -ENOMEM;
     for (unsigned i = 0; i < count; i++) {
+        spinlock_set_rank(&shards[i].lock, RANK_SHARD);
         atomic_store_explicit(&shards[i].table, (struct table *)(void *)&empty_table,
                               memory_order_relaxed);
     }

@@ -34,6 +34,7 @@ const larder_backend_t *larder_backend_by_name(const char *name)
 void *backend_allocate(struct larder *instance, size_t size, size_t alignment)
 {
     const larder_backend_t *backend = &instance->backend;
+    witness_free_of_locks("backend's allocate");
     atomic_fetch_add_explicit(&instance->backend_allocations, 1, memory_order_relaxed);
     void *ptr = backend->allocate(backend->context, size, alignment);
     if (ptr == NULL) {
@@ -45,6 +46,7 @@ void *backend_allocate(struct larder *instance, size_t size, size_t alignment)
 void backend_free(struct larder *instance, void *ptr, size_t size)
 {
     const larder_backend_t *backend = &instance->backend;
+    witness_free_of_locks("backend's free");
     atomic_fetch_add_explicit(&instance->backend_frees, 1, memory_order_relaxed);
     backend->free(backend->context, ptr, size);
 }
@@ -59,6 +61,7 @@ int backend_discard(struct larder *instance, void *ptr, size_t size)
     const larder_backend_t *backend = &instance->backend;
     if (backend->discard == NULL)
         return -ENOTSUP;
+    witness_free_of_locks("backend's discard");
     atomic_fetch_add_explicit(&instance->backend_discards, 1, memory_order_relaxed);
     return backend->discard(backend->context, ptr, size);
 }

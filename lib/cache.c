@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "debug.h"
 #include "fit.h"
 #include "meta.h"
 #include "thread_state.h"
@@ -24,7 +25,7 @@ static struct {
     spinlock_t lock;
     struct larder *first; /* guarded by lock, newest first; orphans included */
     uint32_t last_id;     /* guarded by lock */
-} registry;
+} registry = {.lock = SPINLOCK_OF(RANK_INSTANCES)};
 
 static struct meta_pool larder_pool = META_POOL(struct larder);
 
@@ -345,6 +346,7 @@ static int instance_init(struct larder *instance, const char *name, const larder
     instance->class_shift = (unsigned)__builtin_ctzll(config->alignment);
     instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
     instance->class_limit = SIZE_CLASS_LIMIT;
+    spinlock_set_rank(&instance->lock, RANK_INSTANCE);
     set_edges(instance);
     instance->plain = instance->front == 0 && instance->back == 0 && config->fill < 0 &&
                       config->checks == LARDER_CHECKS_DEFAULT &&
@@ -415,6 +417,8 @@ size_t cache_destroy_instance(struct larder *instance)
     give_back_idle(instance, now, 0, 0);
     release_empty(instance, now, 0, true);
     size_t live = cache_live_blocks(instance);
+    if (live != 0)
+        debug_report_leaks(instance, live);
     if (live == 0) {
         instance_end(instance);
     } else {
@@ -438,6 +442,7 @@ void cache_orphan_freed(struct larder *instance)
 
 void cache_fork_prepare(void)
 {
+    witness_look_away();
     thread_state_fork_lock();
     spinlock_lock(&registry.lock);
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
@@ -454,6 +459,8 @@ void cache_fork_prepare(void)
     allocation_map_fork_lock();
     spinlock_lock(&larder_pool.lock);
     region_fork_lock();
+    span_loops_fork_lock();
+    exact_tables_fork_lock();
     block_fork_lock();
     magazine_fork_lock();
     meta_fork_lock();
@@ -464,6 +471,8 @@ void cache_fork_parent(void)
     meta_fork_unlock();
     magazine_fork_unlock();
     block_fork_unlock();
+    exact_tables_fork_unlock();
+    span_loops_fork_unlock();
     region_fork_unlock();
     spinlock_unlock(&larder_pool.lock);
     allocation_map_fork_unlock();
@@ -480,6 +489,7 @@ void cache_fork_parent(void)
     }
     spinlock_unlock(&registry.lock);
     thread_state_fork_unlock();
+    witness_look_again();
 }
 
 void cache_fork_child(void)
@@ -489,6 +499,8 @@ void cache_fork_child(void)
     magazine_fork_child();
     block_fork_child();
     region_fork_child();
+    span_loops_fork_child();
+    exact_tables_fork_child();
     spinlock_reset(&larder_pool.lock);
     allocation_map_fork_child();
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
@@ -507,4 +519,5 @@ void cache_fork_child(void)
     }
     spinlock_reset(&registry.lock);
     thread_state_fork_child();
+    witness_look_again();
 }

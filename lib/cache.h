@@ -10,10 +10,7 @@
  *   region.c        ranges from the backend
  * Under `exact` and `passthrough` it is larder.c, exact.c, block.c, backend.
  *
- * Lock order, outermost first; a lock is never taken while one further down is held:
- *   registry (list of instances) > instance (thread caches, totals) > depot of a class > exact bucket
- *   > small span heap > span heap > region runs > map shard > metadata pool > metadata
- * No lock is held while a backend, mmap or madvise is called.
+ * The order of locks is in witness.h. No lock is held while a backend, mmap or madvise is called.
  */
 #ifndef LARDER_CACHE_H
 #define LARDER_CACHE_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "debug.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { REDZONE_BYTE = 0xA5 };
@@ -32,3 +33,23 @@ void debug_wipe(const struct larder *instance, void *ptr, size_t size)
     if (instance->config.fill >= 0)
         memset(ptr, instance->config.fill, size);
 }
+
+#ifdef LARDER_CHECKS_FULL
+enum { LEAKS_NAMED = 8 };
+
+static int name_leak(void *context, void *ptr, size_t size)
+{
+    unsigned *left = context;
+    fprintf(stderr, "larder:   %p, %zu bytes\n", ptr, size);
+    return --*left == 0;
+}
+
+/* stdio may allocate, so nothing is told with a lock held but what fits its buffer: stderr has none. */
+void debug_report_leaks(struct larder *instance, size_t live)
+{
+    unsigned left = LEAKS_NAMED;
+    fprintf(stderr, "larder: %s is destroyed with %zu live blocks, which stay valid:\n",
+            instance->name, live);
+    larder_walk(instance, name_leak, &left);
+}
+#endif

@@ -14,4 +14,15 @@ bool debug_redzones_intact(const struct larder *instance, const void *ptr, size_
 /* Fills a block that has been freed. */
 void debug_wipe(const struct larder *instance, void *ptr, size_t size);
 
+#ifdef LARDER_CHECKS_FULL
+/* Names some of the blocks that are live while their instance is destroyed, on stderr. */
+void debug_report_leaks(struct larder *instance, size_t live);
+#else
+static inline void debug_report_leaks(struct larder *instance, size_t live)
+{
+    (void)instance;
+    (void)live;
+}
+#endif
+
 #endif

@@ -25,7 +25,11 @@ static struct meta_pool table_pool = META_POOL(struct exact_table);
 int exact_init(struct exact_store *store)
 {
     store->buckets = meta_alloc(EXACT_BUCKETS * sizeof(struct exact_bucket));
-    return store->buckets != NULL ? 0 : -ENOMEM;
+    if (store->buckets == NULL)
+        return -ENOMEM;
+    for (int i = 0; i < EXACT_BUCKETS; i++)
+        spinlock_set_rank(&store->buckets[i].lock, RANK_BUCKET);
+    return 0;
 }
 
 struct exact_table *exact_table_get(void)
@@ -324,6 +328,21 @@ size_t exact_evict(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, u
     }
     atomic_fetch_add_explicit(&instance->given_back_bytes, released, memory_order_relaxed);
     return released;
+}
+
+void exact_tables_fork_lock(void)
+{
+    spinlock_lock(&table_pool.lock);
+}
+
+void exact_tables_fork_unlock(void)
+{
+    spinlock_unlock(&table_pool.lock);
+}
+
+void exact_tables_fork_child(void)
+{
+    spinlock_reset(&table_pool.lock);
 }
 
 void exact_fork_lock(struct exact_store *store)

@@ -55,6 +55,10 @@ void exact_flush(struct larder *instance, struct thread_cache *cache);
  * left. Returns the bytes released. */
 size_t exact_evict(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, uint64_t keep_bytes);
 
+/* The records of all instances' threads; then one instance's store. */
+void exact_tables_fork_lock(void);
+void exact_tables_fork_unlock(void);
+void exact_tables_fork_child(void);
 void exact_fork_lock(struct exact_store *store);
 void exact_fork_unlock(struct exact_store *store);
 void exact_fork_child(struct exact_store *store);

@@ -71,6 +71,7 @@ void fit_init(struct larder *instance)
         depot->run_units = round_units(instance, size * depot->run_blocks);
         if (depot->run_units < 8)
             depot->run_units = 8;
+        spinlock_set_rank(&depot->lock, RANK_DEPOT);
         depot->block_size = (uint32_t)size;
     }
 }

@@ -66,6 +66,7 @@ static inline bool heap_lock_enter_biased(heap_lock_t *lock, heap_lock_user_t *s
         atomic_store_explicit(&self->busy, 0, memory_order_release);
         return false;
     }
+    witness_take(SPINLOCK_RANK(&lock->spin));
     lock->by_bias = self;
     return true;
 }
@@ -78,8 +79,10 @@ static inline void heap_lock_enter(heap_lock_t *lock, heap_lock_user_t *self)
 }
 
 /* After heap_lock_enter_biased() has said true. */
-static inline void heap_lock_leave_biased(heap_lock_user_t *self)
+static inline void heap_lock_leave_biased(heap_lock_t *lock, heap_lock_user_t *self)
 {
+    (void)lock; /* but for the witness */
+    witness_leave(SPINLOCK_RANK(&lock->spin));
     /* release: pairs with the acquire load of busy in revoke() */
     atomic_store_explicit(&self->busy, 0, memory_order_release);
 }
@@ -88,7 +91,7 @@ static inline void heap_lock_leave(heap_lock_t *lock)
 {
     heap_lock_user_t *by_bias = lock->by_bias;
     if (__builtin_expect(by_bias != NULL, 1)) {
-        heap_lock_leave_biased(by_bias);
+        heap_lock_leave_biased(lock, by_bias);
     } else {
         spinlock_unlock(&lock->spin);
     }

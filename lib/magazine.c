@@ -8,9 +8,12 @@ struct magazine empty_magazine;
 /* One pool a capacity: 2, 4, 8, 16, 32 rounds. */
 enum { POOLS = 5 };
 #define MAGAZINE_BYTES(rounds) (sizeof(struct magazine) + (rounds) * sizeof(struct round))
+#define POOL(rounds)                                                                               \
+    {                                                                                              \
+        .lock = SPINLOCK_OF(RANK_POOL), .size = MAGAZINE_BYTES(rounds)                             \
+    }
 static struct meta_pool pools[POOLS] = {
-    {.size = MAGAZINE_BYTES(2)},  {.size = MAGAZINE_BYTES(4)},  {.size = MAGAZINE_BYTES(8)},
-    {.size = MAGAZINE_BYTES(16)}, {.size = MAGAZINE_BYTES(32)},
+    POOL(2), POOL(4), POOL(8), POOL(16), POOL(32),
 };
 
 static struct meta_pool *pool_of(uint32_t capacity)

@@ -9,7 +9,7 @@ static struct {
     spinlock_t lock;
     char *next, *end; /* the rest of the current chunk; guarded by lock */
     _Atomic uint64_t bytes;
-} meta;
+} meta = {.lock = SPINLOCK_OF(RANK_META)};
 
 void *meta_alloc(size_t size)
 {

@@ -28,7 +28,7 @@ struct meta_pool {
 };
 #define META_POOL(type)                                                                            \
     {                                                                                              \
-        .size = sizeof(type)                                                                       \
+        .lock = SPINLOCK_OF(RANK_POOL), .size = sizeof(type)                                       \
     }
 
 /* A record; recycled ones keep their old contents, new ones are zero. NULL where there is no memory. */

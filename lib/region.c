@@ -132,6 +132,7 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     atomic_store_explicit(&region->runs_used, 0, memory_order_relaxed);
     region->next = region->prev = NULL;
     spinlock_reset(&region->runs_lock);
+    spinlock_set_rank(&region->runs_lock, RANK_RUNS);
     uintptr_t base = atomic_load_explicit(&region->base, memory_order_relaxed);
     /* release: pairs with the acquire in region_contains() */
     atomic_store_explicit(&region->size, wanted, memory_order_release);

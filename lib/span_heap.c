@@ -94,6 +94,8 @@ void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t st
     heap->page_shift = (uint32_t)__builtin_ctzll(os_page_size() >> UNIT_SHIFT);
     heap->front = front;
     heap->now_ms = os_now_ms();
+    bool small = heap == &instance->small_heap;
+    spinlock_set_rank(&heap->lock.spin, small ? RANK_SMALL_HEAP : RANK_HEAP);
 }
 
 /* First unit from `start` on at which address plus front is a multiple of the alignment. */

@@ -217,7 +217,7 @@ static inline bool span_heap_take_expected(struct span_heap *heap, heap_lock_use
             *taken = (struct taken_span){region, op->start, 0};
         }
     }
-    heap_lock_leave_biased(self);
+    heap_lock_leave_biased(&heap->lock, self);
     return expected;
 }
 
@@ -242,7 +242,7 @@ static inline bool span_heap_put_expected(struct span_heap *heap, heap_lock_user
             span_heap_note_put(heap, length, -(int64_t)size);
         }
     }
-    heap_lock_leave_biased(self);
+    heap_lock_leave_biased(&heap->lock, self);
     return expected;
 }
 

@@ -70,6 +70,21 @@ void span_loops_put(struct span_loops *loops)
     meta_pool_put(&loops_pool, loops);
 }
 
+void span_loops_fork_lock(void)
+{
+    spinlock_lock(&loops_pool.lock);
+}
+
+void span_loops_fork_unlock(void)
+{
+    spinlock_unlock(&loops_pool.lock);
+}
+
+void span_loops_fork_child(void)
+{
+    spinlock_reset(&loops_pool.lock);
+}
+
 static uint64_t hash_span(uint32_t start, uint32_t length)
 {
     uint64_t hash = ((uint64_t)length << 32 | start) * UINT64_C(0x9E3779B97F4A7C15);

@@ -61,6 +61,10 @@ struct span_loops {
 struct span_loops *span_loops_get(struct span_heap *heap);
 void span_loops_put(struct span_loops *loops);
 
+void span_loops_fork_lock(void);
+void span_loops_fork_unlock(void);
+void span_loops_fork_child(void);
+
 /* Finds the loop that goes on with this operation although the expected one does not; false: the heap must settle. */
 bool span_loop_switch(struct span_loops *loops, uint32_t start, uint32_t what);
 

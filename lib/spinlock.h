@@ -11,12 +11,13 @@
  * `word` is visible, so a waiter that goes to sleep in between can miss its wake-up. It therefore never sleeps
  * longer than PARK_US at a time: the race costs a delay of one thread, never a hang (tests/model/lock.pml).
  *
- * Holding one lock, larder never calls a backend, mmap or madvise. The order of locks is written in cache.h.
+ * Holding one lock, larder never calls a backend, mmap or madvise. The order of locks is written in witness.h.
  */
 #ifndef LARDER_SPINLOCK_H
 #define LARDER_SPINLOCK_H
 
 #include "os/os.h"
+#include "witness.h"
 
 typedef struct spinlock {
     _Atomic uint32_t word;    /* 0 free, 1 held */
@@ -24,7 +25,34 @@ typedef struct spinlock {
     /* Written by the holder alone, without a locked instruction; read by anyone. */
     _Atomic uint64_t acquisitions;
     _Atomic uint64_t contended; /* of these, those that had to wait */
+#ifdef LARDER_CHECKS_FULL
+    enum lock_rank rank; /* fixed */
+#endif
 } spinlock_t;
+
+/* A lock's place in the order: as initialiser, and for one that is zeroed. */
+#ifdef LARDER_CHECKS_FULL
+#define SPINLOCK_OF(lock_rank)                                                                     \
+    {                                                                                              \
+        .rank = (lock_rank)                                                                        \
+    }
+#define SPINLOCK_RANK(lock) ((lock)->rank)
+static inline void spinlock_set_rank(spinlock_t *lock, enum lock_rank rank)
+{
+    lock->rank = rank;
+}
+#else
+#define SPINLOCK_OF(lock_rank)                                                                     \
+    {                                                                                              \
+        0                                                                                          \
+    }
+#define SPINLOCK_RANK(lock) RANK_NONE
+static inline void spinlock_set_rank(spinlock_t *lock, enum lock_rank rank)
+{
+    (void)lock;
+    (void)rank;
+}
+#endif
 
 /* The slow half of spinlock_lock(): spins, then parks, until the lock is taken. */
 void spinlock_lock_slow(spinlock_t *lock);
@@ -59,6 +87,7 @@ static inline bool spinlock_try_lock(spinlock_t *lock)
 
 static inline void spinlock_lock(spinlock_t *lock)
 {
+    witness_take(SPINLOCK_RANK(lock));
     if (__builtin_expect(!spinlock_try_lock(lock), 0))
         spinlock_lock_slow(lock);
     spinlock_count(&lock->acquisitions, 1);
@@ -66,6 +95,7 @@ static inline void spinlock_lock(spinlock_t *lock)
 
 static inline void spinlock_unlock(spinlock_t *lock)
 {
+    witness_leave(SPINLOCK_RANK(lock));
     /* release: pairs with the acquire exchange in spinlock_try_lock() */
     atomic_store_explicit(&lock->word, 0, memory_order_release);
     /* relaxed: a missed waiter wakes by itself, see above */

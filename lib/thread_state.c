@@ -31,7 +31,8 @@ LARDER_TLS struct thread_state thread_state = {
 };
 
 static struct meta_pool cache_pool = META_POOL(struct thread_cache);
-static spinlock_t registry; /* who retires a cache: its thread's teardown or larder_destroy() */
+static spinlock_t registry =
+    SPINLOCK_OF(RANK_CACHES); /* who retires a cache: its thread's teardown or larder_destroy() */
 
 static pthread_key_t teardown_key;
 static pthread_once_t teardown_once = PTHREAD_ONCE_INIT;

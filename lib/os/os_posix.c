@@ -6,6 +6,7 @@
  * are refused for them, since one touched byte would otherwise cost 2 MiB of footprint.
  */
 #include "os/os.h"
+#include "witness.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -45,6 +46,7 @@ size_t os_page_size(void)
 
 void *os_reserve(size_t size, size_t alignment)
 {
+    witness_free_of_locks("mmap");
     size_t page = os_page_size();
     size_t extra = alignment > page ? alignment - page : 0;
     if (size > SIZE_MAX - extra)
@@ -71,6 +73,7 @@ void *os_reserve(size_t size, size_t alignment)
 
 int os_commit(void *ptr, size_t size)
 {
+    witness_free_of_locks("mprotect");
     int error = errno;
     int result = mprotect(ptr, size, PROT_READ | PROT_WRITE) == 0 ? 0 : -errno;
     errno = error;
@@ -91,6 +94,7 @@ void os_advise_huge(void *ptr, size_t size)
 
 int os_discard(void *ptr, size_t size)
 {
+    witness_free_of_locks("madvise");
     int error = errno;
     int result = madvise(ptr, size, MADV_DONTNEED) == 0 ? 0 : -errno;
     errno = error;
@@ -99,6 +103,7 @@ int os_discard(void *ptr, size_t size)
 
 void os_unmap(void *ptr, size_t size)
 {
+    witness_free_of_locks("munmap");
     int error = errno;
     munmap(ptr, size);
     errno = error;
@@ -106,6 +111,7 @@ void os_unmap(void *ptr, size_t size)
 
 void *os_map(size_t size)
 {
+    witness_free_of_locks("mmap");
     int error = errno;
     void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
