@@ -244,6 +244,26 @@ struct larder *cache_next_instance(struct larder *previous)
     return next;
 }
 
+bool cache_begin_visit(struct larder *instance, const struct thread_cache *cache)
+{
+    spinlock_lock(&registry.lock);
+    /* relaxed: written before the instance leaves the registry, under whose lock it is read */
+    struct larder *owner = atomic_load_explicit(
+        &((struct thread_cache *)(uintptr_t)cache)->instance, memory_order_relaxed);
+    bool there = owner == instance && !instance->ending;
+    if (there)
+        instance->visitors++;
+    spinlock_unlock(&registry.lock);
+    return there;
+}
+
+void cache_end_visit(struct larder *instance)
+{
+    spinlock_lock(&registry.lock);
+    instance->visitors--;
+    spinlock_unlock(&registry.lock);
+}
+
 /* Lets nobody visit the instance any more, and waits for those who do. */
 static void end_visits(struct larder *instance)
 {

@@ -71,7 +71,8 @@ struct thread_cache {
     bool hit_path;        /* id is to be restored after a flush */
     _Atomic bool flush_wanted;
     _Atomic(struct larder *)
-        instance; /* NULL once the instance is destroyed; written under registry */
+        instance;  /* NULL once the instance is destroyed; written under registry */
+    bool retiring; /* larder_destroy() is at it: the record must stay; guarded by registry */
     struct thread_cache *next_of_thread; /* owner's list */
     struct thread_cache *next, *prev;    /* instance's list, guarded by instance->lock */
     struct exact_table *exact;           /* under `exact`, else NULL */
@@ -220,5 +221,9 @@ void cache_fork_child(void);
  * next call, so a caller goes through to the end.
  */
 struct larder *cache_next_instance(struct larder *previous);
+
+/* A visit to the owner of one of the thread's caches, unless that is being destroyed: false. */
+bool cache_begin_visit(struct larder *instance, const struct thread_cache *cache);
+void cache_end_visit(struct larder *instance);
 
 #endif

@@ -10,8 +10,9 @@
  * thread_cache_get(), sees the wish, flushes, and restores id. Both orders of the two stores are harmless: the
  * owner looks at the wish on every slow path.
  *
- * cache->instance is cleared by larder_destroy() under the registry lock, which the teardown of a thread
- * also holds while it looks; so one of the two retires the cache, never both.
+ * A cache is retired by larder_destroy() or by its thread's teardown, whichever gets there first under the registry lock, never by
+ * both. cache->instance is cleared when larder_destroy() has done with the record (`retiring` meanwhile): the thread takes NULL as
+ * leave to recycle it.
  */
 #include "thread_state.h"
 
@@ -133,14 +134,20 @@ static struct thread_cache *cache_create(struct larder *instance)
     return cache;
 }
 
-/* Takes the cache away from its instance, if that still exists; whoever succeeds may flush and recycle it. */
+/* Takes the own cache away from its instance, which is returned if it still exists: then nobody else will retire it. */
 static struct larder *cache_detach(struct thread_cache *cache)
 {
-    spinlock_lock(&registry);
-    struct larder *instance = instance_of(cache);
-    atomic_store_explicit(&cache->instance, NULL, memory_order_relaxed);
-    spinlock_unlock(&registry);
-    return instance;
+    for (;;) {
+        spinlock_lock(&registry);
+        bool retiring = cache->retiring;
+        struct larder *instance = instance_of(cache);
+        if (!retiring)
+            atomic_store_explicit(&cache->instance, NULL, memory_order_relaxed);
+        spinlock_unlock(&registry);
+        if (!retiring)
+            return instance;
+        os_yield(); /* larder_destroy() is flushing it */
+    }
 }
 
 static void cache_retire(struct larder *instance, struct thread_cache *cache)
@@ -289,8 +296,13 @@ void thread_state_flush(struct larder *instance)
     for (struct thread_cache *cache = thread_state.caches; cache != NULL;
          cache = cache->next_of_thread) {
         struct larder *owner = instance_of(cache);
-        if (owner != NULL && (instance == NULL || owner == instance))
+        if (owner == NULL || (instance != NULL && owner != instance))
+            continue;
+        /* another thread may be destroying it: then that one flushes the cache */
+        if (cache_begin_visit(owner, cache)) {
             thread_cache_flush(owner, cache);
+            cache_end_visit(owner);
+        }
     }
 }
 
@@ -302,11 +314,20 @@ void thread_caches_drop(struct larder *instance)
         spinlock_unlock(&instance->lock);
         if (cache == NULL)
             return;
-        if (cache_detach(cache) == NULL) {
+        spinlock_lock(&registry);
+        bool ours = instance_of(cache) == instance;
+        cache->retiring = ours;
+        spinlock_unlock(&registry);
+        if (!ours) {
             os_yield(); /* its thread is just ending and will unlink it */
             continue;
         }
         cache_retire(instance, cache);
+        /* only now may its thread recycle it */
+        spinlock_lock(&registry);
+        cache->retiring = false;
+        atomic_store_explicit(&cache->instance, NULL, memory_order_relaxed);
+        spinlock_unlock(&registry);
     }
 }
 

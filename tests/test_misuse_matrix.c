@@ -147,11 +147,14 @@ static const char *phrase_of(enum outcome outcome)
 static bool says_all(const struct combination *combination, const struct child_end *end)
 {
     char pointer[32] = "", call[80];
-    const char *line = strchr(end->output, '\n');
+    const char *line = strstr(end->output, "announced ");
 
-    if (!line || sscanf(end->output, "%31[^\n]", pointer) != 1)
+    if (!line || sscanf(line, "announced %31[^\n]", pointer) != 1)
         return false;
-    line++;
+    line += strlen("announced ");
+    line = strchr(line, '\n');
+    if (!line++)
+        return false;
     /* printf has more than one name for a null pointer */
     if (strstr(pointer, "nil") || strcmp(pointer, "0") == 0)
         pointer[0] = '\0';
