@@ -109,7 +109,8 @@ class Commands(unittest.TestCase):
             bad.write_text(json.dumps(figures(allocator("a", [run(1, "x"), run(1, "y")]))), "utf-8")
             done = compare("--print", good, good)
             self.assertEqual((done.returncode, done.stderr), (0, ""))
-            self.assertEqual(done.stdout.count("### Case"), 2)
+            self.assertEqual(done.stdout.count("### Case"), 1)
+            self.assertIn("14 runs each", done.stdout)
             self.assertEqual(compare("--print", bad).returncode, 1)
 
     def test_a_file_that_is_none_of_ours_is_refused(self):
