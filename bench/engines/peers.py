@@ -19,7 +19,7 @@ ANDROID_CACHE = "-201=2097152,-200=32,-100=1"  # largest block, entries, decay a
 
 @dataclasses.dataclass
 class Peer:
-    """name and version as printed; engines: None for all, else those it is for."""
+    """name and version as printed; engines: those it is for; is_reference: no allocator that could be chosen."""
 
     name: str
     version: str = ""
@@ -28,6 +28,7 @@ class Peer:
     arguments: tuple = ()
     engines: tuple = ("ort", "torch")
     is_larder: bool = False
+    is_reference: bool = False
 
     def environment(self):
         environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
@@ -130,7 +131,8 @@ def find_peers(build, note, extra=()):
     cache = linker_cache()
     peers = [
         Peer("system", libc_version()),
-        Peer("the engine's own arena", "over the system's", arguments=("--arena", "--pattern"), engines=("ort",)),
+        Peer("the engine's own arena", "over the system's", arguments=("--arena", "--pattern"), engines=("ort",),
+             is_reference=True),
     ]
     scudo = None
     for name, package, names in LIBRARIES:

@@ -2,7 +2,8 @@
 """The figures of compare as Markdown: a table a case, and a sentence on larder, whether it wins or loses.
 
 The fastest, and all that a rank test cannot tell from it, are bold. So is nothing else: faults and memory
-are there to be weighed against it.
+are there to be weighed against it. What is no allocator but there to compare with is in italics, and never
+the fastest.
 """
 
 import pathlib
@@ -41,12 +42,13 @@ class Row:
 
     def __init__(self, allocator):
         self.name, self.version, self.is_larder = (allocator[key] for key in ("name", "version", "is_larder"))
+        self.is_reference = allocator.get("is_reference", False)
         self.failures = [run["failed"] for run in allocator["runs"] if "failed" in run]
         runs = [run for run in allocator["runs"] if "failed" not in run]
         self.checksums = {run["checksum"] for run in runs}
         self.engines = {run["engine"] for run in runs}
         self.times = [run["ms"] for run in runs]
-        self.usable = bool(runs) and not self.failures
+        self.usable = len(runs) > len(self.failures)
         if self.usable:
             self.ms = ranks.median(self.times)
             self.low, self.high, self.coverage = ranks.median_interval(self.times)
@@ -80,15 +82,19 @@ def as_fast(row, fastest):
 
 def table(rows):
     usable = [row for row in rows if row.usable]
-    fastest = min(usable, key=lambda row: row.ms, default=None)
+    fastest = min((row for row in usable if not row.is_reference), key=lambda row: row.ms, default=None)
     lines = ["| allocator | ms | to the fastest | faults | peak RSS, MiB | of the process |", "|---|---|---|---|---|---|"]
     for row in rows:
         name = f"{row.name} {row.version}".strip()
-        if not row.usable:
+        if row.is_reference:
+            name = f"*{name}*"
+        if row.usable and row.failures:
+            name += f" ({len(row.failures)} of {len(row.failures) + len(row.times)} failed)"
+        if not row.usable or fastest is None:
             lines.append(f"| {name} | failed | | | | |")
             continue
         cells = [f"{milliseconds(row.ms)} ({milliseconds(row.low)}-{milliseconds(row.high)})", f"{row.ms / fastest.ms:.2f}"]
-        if as_fast(row, fastest):
+        if not row.is_reference and as_fast(row, fastest):
             cells = [f"**{cell}**" for cell in cells]
         cells += [number(row.faults), f"{row.rss:.1f}", f"{row.process_rss:.1f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -107,7 +113,7 @@ def compared(row, other):
 def verdicts(rows):
     """A sentence for each row of larder."""
     usable = {row.name: row for row in rows if row.usable}
-    others = [row for row in usable.values() if not row.is_larder]
+    others = [row for row in usable.values() if not row.is_larder and not row.is_reference]
     for row in usable.values():
         if not row.is_larder or not others:
             continue

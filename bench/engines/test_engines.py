@@ -88,6 +88,12 @@ class Tables(unittest.TestCase):
         self.assertIn("| b 1.2 | failed |", report.text(data))
         self.assertEqual(report.problems(data), ["c under b: signal SIGSEGV: no message"])
 
+    def test_a_reference_is_neither_bold_nor_what_larder_is_compared_with(self):
+        text = report.text(figures({**allocator("r", times(1)), "is_reference": True}, allocator("a", times(2)),
+                                   allocator("larder", times(2.001), True)))
+        self.assertRegex(text, r"\| \*r 1\.2\* \| 1\.03 ")
+        self.assertIn("larder: cannot be told from a ", text)
+
     def test_outputs_that_differ_are_a_problem(self):
         data = figures(allocator("a", [run(1, "x")]), allocator("b", [run(1, "y")]))
         self.assertEqual(len(report.problems(data)), 1)
