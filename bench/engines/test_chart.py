@@ -13,7 +13,7 @@ import xml.etree.ElementTree
 CHART = pathlib.Path(__file__).resolve().parent / "chart"
 SUMMARY = CHART.with_name("summary")
 # A run's time, as compare keeps it: the median of its cycles, or all of them.
-MS = float if '"ms": middle' in CHART.with_name("compare").read_text() else lambda ms: [ms]
+MS = float
 BEGIN, END = "<!-- engines: begin -->\n", "<!-- engines: end -->\n"
 
 
