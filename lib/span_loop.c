@@ -224,7 +224,10 @@ static uint32_t shared_operations(const struct span_loops *loops)
     return most;
 }
 
-/* Chooses better places for the recording. Returns where they end. */
+/*
+ * Chooses better places for the recording, unless they end no higher than other loops' anyway: where shapes never
+ * come again, planning each would cost and save nothing. Returns where they end.
+ */
 static uint32_t plan_loop(struct span_loops *loops)
 {
     struct loop_op *ops = &loops->ops[loops->first];
@@ -233,6 +236,8 @@ static uint32_t plan_loop(struct span_loops *loops)
         if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
             end = ops[i].start + ops[i].what;
     }
+    if (end <= loops->highest)
+        return end;
     return span_heap_plan(loops->heap, ops, loops->count, shared_operations(loops), end);
 }
 

@@ -14,8 +14,8 @@ enum {
     LOOP_ARENA = 8192, /* operations on record: 64 KiB if all are used */
     LOOP_MAX = 64,
     LOOP_MAX_OUT = 1024, /* blocks that a loop may have out at once */
-    /* for planning loops of up to about 2000 blocks; touched as far as needed */
-    PLAN_SCRATCH = 172 * 1024
+    /* for planning loops of up to about 4000 blocks; touched as far as needed */
+    PLAN_SCRATCH = 336 * 1024
 };
 
 #define LOOP_PUT 0x80000000u

@@ -20,7 +20,8 @@
 
 enum {
     MOST_FREE_SPANS = 128,
-    EFFORT = 2000000 /* comparisons, about 1 ns each */
+    ROUNDS = 64,          /* of placing all blocks, if they are few */
+    MOST_EFFORT = 2000000 /* comparisons, about 1 ns each */
 };
 
 static uint32_t count_takes(const struct loop_op *ops, uint32_t count)
@@ -106,8 +107,9 @@ uint32_t span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t co
     scratch += items * sizeof(struct plan_item);
     if (recorded_end <= lowest + plan_lower_bound(blocks, takes, scratch))
         return recorded_end;
+    uint64_t effort = (uint64_t)takes * takes / 2 * ROUNDS;
     uint64_t end = plan_greedy(blocks + pinned, takes - pinned, fixed, free_spans + 1 + pinned,
-                               EFFORT, scratch);
+                               effort < MOST_EFFORT ? effort : MOST_EFFORT, scratch);
     uint64_t pinned_end = plan_peak(blocks, pinned);
     if (end < pinned_end)
         end = pinned_end;
