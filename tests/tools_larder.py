@@ -103,6 +103,11 @@ class Usage(ToolTest):
             ['replay', trace, '--nonsense'],
             ['replay', trace, '-x'],
             ['replay', trace, '--backend', 'none', '--json=1'],
+            ['pick', trace, '--gaps', '1,x'],
+            ['pick', trace, '--gaps', ''],
+            ['pick', trace, '--prefer', 'luck'],
+            ['pick', trace, '--seed', '-1'],
+            ['pick', trace, '--time', '0'],
             ['replay', trace, '--backend', 'none', '--passes', '0'],
             ['replay', trace, '--backend', 'none', '--passes', '-1'],
             ['replay', trace, '--backend', 'none', '--touch', 'some'],
@@ -279,7 +284,7 @@ class Recorded(ToolTest):
 
 
 class Pick(ToolTest):
-    QUICK = ('--passes', '3', '--repetitions', '2', '--min-size', '0')
+    QUICK = ('--passes', '3', '--repetitions', '2', '--min-size', '0', '--gaps', '0')
 
     def pick(self, *arguments):
         return larder('pick', *arguments, *self.QUICK)
@@ -303,6 +308,52 @@ class Pick(ToolTest):
         self.assertEqual(len(overall), 1)
         self.assertIn(f'Over all 2 traces: use {overall.pop()}', result.stdout)
         self.assertEqual(sorted(p.name for p in self.directory.iterdir()), ['figures.json', 'other.txt', 'trace.txt'])
+
+    def rows(self, *arguments):
+        result = larder('pick', *arguments, '--json', '-')
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    def test_gaps_are_replayed_on_two_traces_or_with_full_on_all(self):
+        traces = [self.write(f'{size}.txt', f'1: malloc 0x10 {size}\n1: free 0x10\n') for size in (5000, 9000, 7000)]
+        for more, expected in ((), {'7000', '9000'}), (('--full',), {'5000', '7000', '9000'}):
+            rows = self.rows(*traces, '--backends', 'none', '--gaps', '0,1', '--passes', '2', '--repetitions', '1', *more)
+            self.assertEqual({pathlib.Path(row['trace']).stem for row in rows if row['gap_ms'] == 1}, expected)
+            self.assertEqual(sum(row['gap_ms'] == 0 and row['main'] for row in rows), 3)
+
+    def test_a_difference_is_told_by_a_rank_test_and_its_direction_is_that_of_the_medians(self):
+        rows = self.rows(self.trace, '--backends', 'larder,system,none', '--passes', '3', '--repetitions', '9',
+                         '--min-size', '0', '--gaps', '0')
+        by_name = {row['backend']: row for row in rows}
+        for row in rows:
+            self.assertEqual(len(row['ns_samples']), 9)
+            self.assertLessEqual(row['ns_low'], row['ns_per_op'])
+            self.assertLessEqual(row['ns_per_op'], row['ns_high'])
+            self.assertGreater(row['ns_coverage'], 0.95)
+            for other in row['faster_than']:
+                self.assertLess(row['ns_per_op'], by_name[other]['ns_per_op'])
+                self.assertNotIn(row['backend'], by_name[other]['faster_than'])
+
+    def test_without_passes_the_time_is_shared_out(self):
+        rows = self.rows(self.trace, '--backends', 'system,none', '--time', '1', '--min-size', '0', '--gaps', '0')
+        for row in rows:
+            self.assertGreaterEqual(row['repetitions'], 3)
+            self.assertGreaterEqual(row['passes'], 3)
+
+    def test_default_traces_are_taken_where_none_is_named_and_no_file_of_an_option_is_one(self):
+        figures = self.write('figures.json', '')
+        result = larder('pick', '--default-traces', self.directory, '--backends', 'none', *self.QUICK, '--json', figures)
+        self.assertEqual((result.returncode, result.stderr), (0, ''))
+        rows = [json.loads(line) for line in figures.read_text().splitlines()]
+        self.assertEqual([row['trace'] for row in rows], [str(self.trace)])
+        result = larder('pick', '--default-traces', self.directory / 'nowhere', '--backends', 'none')
+        self.assert_refused(result, 1, 'nowhere')
+
+    def test_a_preference_is_taken(self):
+        for preference in ('time', 'memory', 'balanced'):
+            result = self.pick(self.trace, '--backends', 'system,larder', '--prefer', preference)
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn('  Use ', result.stdout)
 
     def test_json_can_go_to_stdout_instead_of_the_tables(self):
         result = self.pick(self.trace, '--backends', 'system,none', '--json', '-')

@@ -71,10 +71,22 @@ void json_numbers(struct json_line *line, const char *key, const double *values,
                   int decimals)
 {
     put_key(line, key);
+    fputc('[', line->out);
     for (size_t i = 0; i < count; i++) {
-        fprintf(line->out, "%s%.*f", i == 0 ? "[" : ", ", decimals, values[i]);
+        fprintf(line->out, "%s%.*f", i > 0 ? ", " : "", decimals, values[i]);
     }
-    fputs(count == 0 ? "[]" : "]", line->out);
+    fputc(']', line->out);
+}
+
+void json_strings(struct json_line *line, const char *key, const char *const *values, size_t count)
+{
+    put_key(line, key);
+    fputc('[', line->out);
+    for (size_t i = 0; i < count; i++) {
+        fputs(i > 0 ? ", " : "", line->out);
+        put_string(line->out, values[i]);
+    }
+    fputc(']', line->out);
 }
 
 void json_end(struct json_line *line)

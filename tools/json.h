@@ -20,8 +20,10 @@ void json_boolean(struct json_line *line, const char *key, bool value);
 void json_number(struct json_line *line, const char *key, double value, int decimals);
 /* UINT64_MAX stands for unknown and is written as null. */
 void json_count(struct json_line *line, const char *key, uint64_t value);
+/* Lists. */
 void json_numbers(struct json_line *line, const char *key, const double *values, size_t count,
                   int decimals);
+void json_strings(struct json_line *line, const char *key, const char *const *values, size_t count);
 void json_end(struct json_line *line);
 
 /*

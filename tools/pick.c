@@ -1,28 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `larder pick`: every allocator here on the given traces, each replay in a process of its own.
- *
- * The repetitions are interleaved: all allocators once, then all again, so that a machine that
- * slows down for a while hits everybody's first repetition and not one allocator's three; medians
- * drop it. Replays run one after the other, never at once.
+ * `larder pick`: every allocator here on the given traces, each replay in a process of its own, and
+ * which allocator to use. This file has the options and the traces; see pick.h for the rest.
  */
 #include "pick.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <glob.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend.h"
 #include "child.h"
-#include "json.h"
+#include "measure.h"
 #include "output.h"
+#include "pick_html.h"
+#include "pick_run.h"
+#include "pick_series.h"
 #include "tool.h"
 
 #define SUB "pick"
+#define TIME_S 240 /* by default */
 #define ALL_BACKENDS                                                                               \
     "larder,larder-exact,larder-mimalloc,system,mimalloc,jemalloc,tcmalloc,tbbmalloc,scudo,"       \
     "scudo-android,ncnn-pool,bfc-arena,c10-design,none"
@@ -37,48 +38,191 @@ static void print_help(void)
          "\n"
          "  --backends LIST    allocators, separated by commas (see `larder replay --help`);\n"
          "                     default: larder,larder-exact,larder-mimalloc,system,mimalloc,\n"
-         "                     jemalloc,tcmalloc,scudo,c10-design,none");
+         "                     jemalloc,tcmalloc,tbbmalloc,scudo,scudo-android,ncnn-pool,\n"
+         "                     bfc-arena,c10-design,none");
     replay_options_print_help(stdout,
                               "1024: tensors, not the engine's small objects; 0 for everything");
-    puts(
-        "  --repetitions N    replays of each allocator and trace; medians count (default 3)\n"
+    printf(
+        "  --gaps LIST        milliseconds between passes, separated by commas; the first\n"
+        "                     decides, the others show what waiting changes, on the two traces\n"
+        "                     with the most live bytes (default 0,33,300)\n"
+        "  --prefer WHAT      balanced (default), time or memory; see below\n"
+        "  --time SECONDS     for all replays together (default %d); shared out by what they\n"
+        "                     cost; with --passes or --full only where named\n"
+        "  --repetitions N    replays of each allocator and trace (default: as the time allows,\n"
+        "                     3 to 8; 8 with --passes, 9 with --full)\n"
+        "  --full             all gaps on all traces, each replay about a second long\n"
+        "  --seed N           of the random order (default: another each time; it is printed)\n"
         "  --json FILE        also write the figures to FILE, one line of JSON for each trace and\n"
         "                     allocator; - prints them instead of the tables\n"
+        "  --html FILE        also write a report with charts, one file that needs no network;\n"
+        "                     takes python3 and gnuplot\n"
+        "  --default-traces DIR  where no trace is named: every *.txt, .txt.gz, .txt.zst there\n"
         "  --help             this text\n"
         "\n"
         "How it chooses: by time x square root of peak RSS, each compared to the best of the\n"
-        "trace; twice the time weighs as much as four times the memory. Within 5 % the one with\n"
-        "fewer page faults. With --touch none by time alone. c10, c10-design,\n"
-        "larder-passthrough and none are there to compare with and never recommended.");
+        "trace; twice the time weighs as much as four times the memory. --prefer time counts\n"
+        "time alone, --prefer memory peak RSS x square root of time. A difference counts if it\n"
+        "is over 2 %% and a rank test (Mann-Whitney with Holm's correction, level 0.05) tells it\n"
+        "from chance; among the rest, fewer page faults decide. With --touch none time alone\n"
+        "counts. c10, c10-design, ncnn-pool, bfc-arena, larder-passthrough and none are there\n"
+        "to compare with and never recommended.\n",
+        TIME_S);
 }
 
-enum { OPTION_BACKENDS = REPLAY_OPTION_END, OPTION_REPETITIONS, OPTION_JSON };
+enum {
+    OPTION_BACKENDS = REPLAY_OPTION_END,
+    OPTION_GAPS,
+    OPTION_PREFER,
+    OPTION_TIME,
+    OPTION_REPETITIONS,
+    OPTION_FULL,
+    OPTION_SEED,
+    OPTION_JSON,
+    OPTION_HTML,
+    OPTION_DEFAULT_TRACES
+};
 
-static int read_option(struct pick_options *options, int option)
+static int read_gaps(struct pick_options *options, const char *text)
 {
+    char word[32];
+    options->gap_count = 0;
+    do {
+        size_t length = strcspn(text, ",");
+        uint64_t gap;
+        snprintf(word, sizeof word, "%.*s", (int)(length < sizeof word ? length : 0), text);
+        if (options->gap_count == PICK_GAPS_MAX || !tool_read_number(word, 0, 3600000, &gap)) {
+            return tool_usage_error(SUB,
+                                    "--gaps takes up to %d numbers of milliseconds separated by "
+                                    "commas, such as 0,33,300",
+                                    PICK_GAPS_MAX);
+        }
+        options->gaps[options->gap_count++] = (unsigned)gap;
+        text += length + 1;
+    } while (text[-1] == ',');
+    return TOOL_FINE;
+}
+
+static int read_preference(struct pick_options *options, const char *word)
+{
+    static const char *const words[] = {"balanced", "time", "memory"};
+    for (unsigned i = 0; i < PICK_PREFERENCES; i++) {
+        if (strcmp(words[i], word) == 0) {
+            options->preference = (enum pick_preference)i;
+            return TOOL_FINE;
+        }
+    }
+    return tool_usage_error(SUB, "--prefer takes balanced, time or memory, not '%s'", word);
+}
+
+/* Options and what belongs to them while they are read. */
+struct reading {
+    struct pick_options *options;
+    const char *default_traces;
+    glob_t found;
+    bool time_named;
+};
+
+static int read_option(struct reading *reading, int option)
+{
+    struct pick_options *options = reading->options;
     switch (option) {
     case OPTION_BACKENDS:
         options->backends = optarg;
         return TOOL_FINE;
+    case OPTION_GAPS:
+        return read_gaps(options, optarg);
+    case OPTION_PREFER:
+        return read_preference(options, optarg);
+    case OPTION_TIME:
+        reading->time_named = true;
+        return replay_options_read_count(SUB, "--time", optarg, 1, 1000000, &options->time_s);
     case OPTION_REPETITIONS:
         return replay_options_read_count(SUB, "--repetitions", optarg, 1, PICK_REPETITIONS_MAX,
                                          &options->repetitions);
+    case OPTION_FULL:
+        options->full = true;
+        return TOOL_FINE;
+    case OPTION_SEED:
+        if (!tool_read_number(optarg, 0, UINT64_MAX, &options->seed)) {
+            return tool_usage_error(SUB, "--seed takes a number, not '%s'", optarg);
+        }
+        return TOOL_FINE;
     case OPTION_JSON:
         options->json = optarg;
         return TOOL_FINE;
+    case OPTION_HTML:
+        options->html = optarg;
+        return TOOL_FINE;
+    case OPTION_DEFAULT_TRACES:
+        reading->default_traces = optarg;
+        return TOOL_FINE;
     default:
+        if (option == REPLAY_OPTION_GAP) {
+            options->gap_count = 0; /* no others beside it */
+        }
         return replay_options_read(SUB, &options->replay, option, optarg);
     }
 }
 
+/* Those of the directory. Returns an exit code, or -1 to go on. */
+static int find_traces(struct reading *reading)
+{
+    static const char *const endings[] = {"txt", "txt.gz", "txt.zst"};
+    char pattern[4096];
+    for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++) {
+        snprintf(pattern, sizeof pattern, "%s/*.%s", reading->default_traces, endings[i]);
+        glob(pattern, i > 0 ? GLOB_APPEND : 0, NULL, &reading->found);
+    }
+    if (reading->found.gl_pathc == 0) {
+        tool_error(SUB, "%s: no traces (*.txt, .txt.gz, .txt.zst) there: name some",
+                   reading->default_traces);
+        return TOOL_FAILED;
+    }
+    reading->options->traces = (const char *const *)reading->found.gl_pathv;
+    reading->options->trace_count = reading->found.gl_pathc;
+    return -1;
+}
+
+/* What follows from several options together. Returns an exit code, or -1 to go on. */
+static int complete_options(struct reading *reading, int count, char **names)
+{
+    struct pick_options *options = reading->options;
+    if (options->gap_count == 0) {
+        options->gaps[options->gap_count++] = options->replay.settings.gap_ms;
+    }
+    if (!reading->time_named && (options->full || options->replay.settings.passes > 0)) {
+        options->time_s = 0;
+    }
+    options->traces = (const char *const *)names;
+    options->trace_count = (size_t)count;
+    if (count == 0) {
+        return reading->default_traces != NULL ? find_traces(reading)
+                                               : tool_usage_error(SUB, "no trace named");
+    }
+    for (size_t t = 0; t < options->trace_count; t++) {
+        if (strcmp(options->traces[t], "-") == 0) {
+            return tool_usage_error(SUB, "a trace is read many times: name a file instead of -");
+        }
+    }
+    return -1;
+}
+
 /* Returns an exit code, or -1 to go on. */
-static int read_options(int argc, char **argv, struct pick_options *options)
+static int read_options(int argc, char **argv, struct reading *reading)
 {
     static const struct option long_options[] = {
         {"backends", required_argument, NULL, OPTION_BACKENDS},
         REPLAY_OPTION_ROWS,
+        {"gaps", required_argument, NULL, OPTION_GAPS},
+        {"prefer", required_argument, NULL, OPTION_PREFER},
+        {"time", required_argument, NULL, OPTION_TIME},
         {"repetitions", required_argument, NULL, OPTION_REPETITIONS},
+        {"full", no_argument, NULL, OPTION_FULL},
+        {"seed", required_argument, NULL, OPTION_SEED},
         {"json", required_argument, NULL, OPTION_JSON},
+        {"html", required_argument, NULL, OPTION_HTML},
+        {"default-traces", required_argument, NULL, OPTION_DEFAULT_TRACES},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
@@ -92,22 +236,24 @@ static int read_options(int argc, char **argv, struct pick_options *options)
         if (option == '?' || option == ':') {
             return tool_bad_option(SUB, option, optopt, argv);
         }
-        int result = read_option(options, option);
+        int result = read_option(reading, option);
         if (result != TOOL_FINE) {
             return result;
         }
     }
-    if (optind == argc) {
-        return tool_usage_error(SUB, "no trace named");
-    }
-    options->traces = (const char *const *)argv + optind;
-    options->trace_count = (size_t)(argc - optind);
-    for (size_t t = 0; t < options->trace_count; t++) {
-        if (strcmp(options->traces[t], "-") == 0) {
-            return tool_usage_error(SUB, "a trace is read many times: name a file instead of -");
+    return complete_options(reading, argc - optind, argv + optind);
+}
+
+static bool is_candidate_name(const char *name)
+{
+    static const char *const references[] = {"none",      "c10",       "c10-design",
+                                             "ncnn-pool", "bfc-arena", "larder-passthrough"};
+    for (size_t i = 0; i < sizeof references / sizeof references[0]; i++) {
+        if (strcmp(references[i], name) == 0) {
+            return false;
         }
     }
-    return -1;
+    return true;
 }
 
 /* Reads the names into the table. */
@@ -131,11 +277,7 @@ static int list_backends(struct pick *pick)
                 return tool_usage_error(SUB, "backend '%s' is named twice", backend->name);
             }
         }
-        backend->candidate =
-            strcmp(backend->name, "none") != 0 && strcmp(backend->name, "c10") != 0 &&
-            strcmp(backend->name, "c10-design") != 0 && strcmp(backend->name, "ncnn-pool") != 0 &&
-            strcmp(backend->name, "bfc-arena") != 0 &&
-            strcmp(backend->name, "larder-passthrough") != 0;
+        backend->candidate = is_candidate_name(backend->name);
         pick->backend_count++;
         at += length + (at[length] == ',');
     }
@@ -145,58 +287,6 @@ static int list_backends(struct pick *pick)
     return TOOL_FINE;
 }
 
-/* The reason in the first line that a child wrote on stderr, without the program's name. */
-static const char *first_line(struct child_result *child, const char *backend)
-{
-    char *text = child->errors;
-    char prefix[300];
-    snprintf(prefix, sizeof prefix, "larder replay: %s: ", backend);
-    char *found = strstr(text, "larder replay: ");
-    text = found != NULL ? found : text;
-    text[strcspn(text, "\n")] = '\0';
-    if (strncmp(text, prefix, strlen(prefix)) == 0) {
-        return text + strlen(prefix);
-    }
-    return found != NULL ? text + strlen("larder replay: ") : text;
-}
-
-/* Leaves only those in the table that can be had here. Returns an exit code, or -1 to go on. */
-static int probe_backends(struct pick *pick)
-{
-    struct child_result child;
-    size_t kept = 0;
-    for (size_t b = 0; b < pick->backend_count; b++) {
-        struct pick_backend *backend = &pick->backends[b];
-        const char *const argv[] = {"larder",      "replay",  "--backend",
-                                    backend->name, "--probe", NULL};
-        int result = child_run(argv, &child);
-        if (result == -EINTR) {
-            return TOOL_FAILED; /* the caller sees to it */
-        }
-        if (result != 0) {
-            tool_error(SUB, "a replay could not be started: %s", strerror(-result));
-            return TOOL_FAILED;
-        }
-        if (child.exit_code != 0) {
-            tool_error(SUB, "%s left out: %s", backend->name,
-                       child.exit_code < 0 ? strsignal(child.signal)
-                                           : first_line(&child, backend->name));
-            continue;
-        }
-        /* "NAME VERSION" */
-        child.output[strcspn(child.output, "\n")] = '\0';
-        snprintf(backend->version, sizeof backend->version, "%s",
-                 child.output + strlen(backend->name) + 1);
-        pick->backends[kept++] = *backend;
-    }
-    pick->backend_count = kept;
-    if (kept == 0) {
-        tool_error(SUB, "none of the allocators can be had here");
-        return TOOL_FAILED;
-    }
-    return -1;
-}
-
 /* Reads each trace once, so that a bad one is told before minutes of replays. */
 static int read_traces(struct pick *pick)
 {
@@ -204,199 +294,186 @@ static int read_traces(struct pick *pick)
     struct trace_options trace_options = {.repair = options->replay.repair};
     char why[512];
     for (size_t t = 0; t < options->trace_count; t++) {
-        struct pick_trace *about = &pick->traces[t];
+        struct pick_case *one = &pick->cases[t];
         struct trace trace;
-        about->path = options->traces[t];
-        if (trace_load(about->path, &trace_options, &trace, why, sizeof why) != 0) {
+        one->path = options->traces[t];
+        one->gap_ms = options->gaps[0];
+        if (trace_load(one->path, &trace_options, &trace, why, sizeof why) != 0) {
             tool_error(SUB, "%s", why);
             return TOOL_FAILED;
         }
         int result = trace_filter_min_size(&trace, options->replay.min_size);
-        result = result == 0 ? trace_get_facts(&trace, &about->facts) : result;
-        about->ops = trace.op_count;
-        about->threads = trace.thread_count;
+        result = result == 0 ? trace_get_facts(&trace, &one->facts) : result;
+        one->ops = trace.op_count;
+        one->threads = trace.thread_count;
         bool empty = trace.block_count == 0;
         trace_unload(&trace);
         if (result != 0 || empty) {
-            tool_error(SUB, "%s: %s", about->path,
+            tool_error(SUB, "%s: %s", one->path,
                        result != 0 ? "no memory to read it: close other programs"
                                    : "no block is large enough: choose a smaller --min-size");
             return TOOL_FAILED;
         }
     }
+    pick->main_count = pick->case_count = options->trace_count;
     return TOOL_FINE;
 }
 
-static bool read_sample(const char *text, struct pick_sample *sample)
+/* Whether fewer than two traces have more live bytes: where gaps matter most. */
+static bool is_among_the_two_largest(const struct pick *pick, size_t trace)
 {
-    return json_get_number(text, "ns_per_op", &sample->ns_per_op) &&
-           json_get_number(text, "ns_per_op_min", &sample->ns_per_op_min) &&
-           json_get_number(text, "ns_per_op_max", &sample->ns_per_op_max) &&
-           json_get_number(text, "faults_per_pass", &sample->faults_per_pass) &&
-           json_get_count(text, "peak_rss_bytes", &sample->peak_rss_bytes) &&
-           json_get_count(text, "held_bytes", &sample->held_bytes) &&
-           json_get_count(text, "peak_held_bytes", &sample->peak_held_bytes) &&
-           json_get_count(text, "passes", &sample->passes) &&
-           json_get_count(text, "ops_per_pass", &sample->ops_per_pass);
+    size_t larger = 0;
+    uint64_t live = pick->cases[trace].facts.peak_live_bytes;
+    for (size_t t = 0; t < pick->main_count; t++) {
+        uint64_t other = pick->cases[t].facts.peak_live_bytes;
+        larger += other > live || (other == live && t < trace);
+    }
+    return larger < 2;
 }
 
-/* Runs one replay and keeps its figures; a failure is told and noted. Returns 0 or -EINTR. */
-static int run_replay(const struct pick *pick, struct pick_trace *trace, size_t backend)
+/* The cases with other gaps than the first. */
+static void add_gaps(struct pick *pick)
 {
     const struct pick_options *options = pick->options;
-    const char *name = pick->backends[backend].name;
-    struct pick_row *row = &trace->rows[backend];
-    struct child_result child;
-    struct replay_arguments arguments;
-    const char *argv[5 + REPLAY_ARGUMENTS_MAX + 3] = {"larder", "replay", "--backend", name,
-                                                      "--json"};
-    size_t argc = 5;
-    replay_options_to_arguments(&options->replay, &arguments);
-    memcpy(argv + argc, arguments.words, arguments.count * sizeof arguments.words[0]);
-    argc += arguments.count;
-    argv[argc++] = "--";
-    argv[argc++] = trace->path;
-    int result = child_run(argv, &child);
-    if (result == -EINTR) {
-        return result;
-    }
-    if (result != 0 || child.exit_code != 0 ||
-        !read_sample(child.output, &row->samples[row->sample_count])) {
-        tool_error(SUB, "%s: %s failed: %s", trace->path, name,
-                   result != 0           ? strerror(-result)
-                   : child.exit_code < 0 ? strsignal(child.signal)
-                                         : first_line(&child, trace->path));
-        row->failed = true;
-        return 0;
-    }
-    json_get_string(child.output, "policy", row->policy, sizeof row->policy);
-    row->sample_count++;
-    return 0;
-}
-
-static void show_progress(const struct pick *pick, const struct pick_trace *trace, size_t backend,
-                          unsigned repetition)
-{
-    size_t of = pick->options->trace_count * pick->options->repetitions * pick->backend_count;
-    size_t done = ((size_t)(trace - pick->traces) * pick->options->repetitions + repetition) *
-                      pick->backend_count +
-                  backend;
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r\033[K[%zu/%zu] %s: %s", done + 1, of, trace->path,
-                pick->backends[backend].name);
+    for (size_t t = 0; t < pick->main_count; t++) {
+        if (!options->full && !is_among_the_two_largest(pick, t)) {
+            continue;
+        }
+        for (size_t g = 1; g < options->gap_count; g++) {
+            struct pick_case *one = &pick->cases[pick->case_count++];
+            *one = pick->cases[t];
+            one->gap_ms = options->gaps[g];
+        }
     }
 }
 
-static void clear_progress(void)
+/* Judges and prints what was run. */
+static void conclude(struct pick *pick, bool tables)
 {
-    if (isatty(STDERR_FILENO)) {
-        fputs("\r\033[K", stderr);
-    }
-}
-
-/* Returns 0 or -EINTR. */
-static int run_trace(const struct pick *pick, struct pick_trace *trace)
-{
-    for (unsigned repetition = 0; repetition < pick->options->repetitions; repetition++) {
-        for (size_t b = 0; b < pick->backend_count; b++) {
-            if (trace->rows[b].failed) {
-                continue; /* once is enough */
-            }
-            show_progress(pick, trace, b, repetition);
-            int result = run_replay(pick, trace, b);
-            clear_progress();
-            if (result != 0 || child_interrupted()) {
-                return -EINTR;
-            }
-        }
-    }
-    return 0;
-}
-
-/* Runs and prints trace after trace. Returns an exit code, or -EINTR. */
-static int run_all(struct pick *pick)
-{
-    bool tables = pick->options->json == NULL || strcmp(pick->options->json, "-") != 0;
-    bool failed = false;
-    for (size_t t = 0; t < pick->options->trace_count; t++) {
-        struct pick_trace *trace = &pick->traces[t];
-        if (run_trace(pick, trace) != 0) {
-            return -EINTR;
-        }
-        pick_judge_trace(pick, trace);
-        if (tables) {
-            pick_print_trace(pick, trace);
-            fflush(stdout);
-        }
-        for (size_t b = 0; b < pick->backend_count; b++) {
-            failed = failed || trace->rows[b].failed;
-        }
+    for (size_t c = 0; c < pick->case_count; c++) {
+        pick_judge_case(pick, &pick->cases[c]);
     }
     pick_judge_all(pick);
-    if (tables && pick->options->trace_count > 1) {
+    if (!tables) {
+        return;
+    }
+    for (size_t c = 0; c < pick->main_count; c++) {
+        pick_print_case(pick, &pick->cases[c]);
+    }
+    pick_print_gaps(pick);
+    if (pick->main_count > 1) {
         pick_print_overall(pick);
     }
-    return failed ? TOOL_FAILED : TOOL_FINE;
+    fflush(stdout);
 }
 
-/* All that happens while the JSON file, if one is wanted, is open. */
-static int run_with_output(struct pick *pick)
+/* The files that are written, open for as long as the replays run: a bad path is told before. */
+struct files {
+    struct output json, html;
+};
+
+static int open_files(const struct pick_options *options, struct files *files)
 {
-    struct output output = {0};
     char why[512];
-    const char *path = pick->options->json;
-    bool to_file = path != NULL && strcmp(path, "-") != 0;
-    if (to_file && output_open(&output, path, why, sizeof why) != 0) {
+    bool json = options->json != NULL && strcmp(options->json, "-") != 0;
+    if ((json && output_open(&files->json, options->json, why, sizeof why) != 0) ||
+        (options->html != NULL && output_open(&files->html, options->html, why, sizeof why) != 0)) {
+        output_abandon(&files->json);
         tool_error(SUB, "%s", why);
         return TOOL_FAILED;
     }
-    int result = run_all(pick);
-    if (result == -EINTR) {
-        output_abandon(&output);
+    return TOOL_FINE;
+}
+
+static int finish_files(const struct pick *pick, struct files *files)
+{
+    char why[512];
+    int result = TOOL_FINE;
+    if (pick->options->json != NULL) {
+        pick_print_json(pick, files->json.file != NULL ? files->json.file : stdout);
+    }
+    if (files->json.file != NULL && output_commit(&files->json, why, sizeof why) != 0) {
+        tool_error(SUB, "%s", why);
+        result = TOOL_FAILED;
+    }
+    if (files->html.file == NULL) {
+        return result;
+    }
+    if (pick_write_html(pick, files->html.file, why, sizeof why) != 0) {
+        output_abandon(&files->html);
+    } else if (output_commit(&files->html, why, sizeof why) == 0) {
+        return result;
+    }
+    if (child_interrupted()) {
         child_die_of_interrupt();
     }
-    if (path != NULL) {
-        pick_print_json(pick, to_file ? output.file : stdout);
+    tool_error(SUB, "%s", why);
+    return TOOL_FAILED;
+}
+
+static int run_with_output(struct pick *pick)
+{
+    const struct pick_options *options = pick->options;
+    struct files files = {0};
+    int result = open_files(options, &files);
+    if (result != TOOL_FINE) {
+        return result;
     }
-    if (to_file && output_commit(&output, why, sizeof why) != 0) {
-        tool_error(SUB, "%s", why);
-        return TOOL_FAILED;
+    bool tables = options->json == NULL || strcmp(options->json, "-") != 0;
+    int ran = pick_run(pick);
+    if (ran == -EINTR) {
+        output_abandon(&files.json);
+        output_abandon(&files.html);
+        child_die_of_interrupt();
     }
-    return result;
+    conclude(pick, tables);
+    result = finish_files(pick, &files);
+    return ran != 0 ? TOOL_FAILED : result;
+}
+
+static int run(struct pick *pick)
+{
+    int result = list_backends(pick);
+    if (result == TOOL_FINE) {
+        result = read_traces(pick);
+    }
+    if (result != TOOL_FINE) {
+        return result;
+    }
+    add_gaps(pick);
+    child_catch_interrupts();
+    result = pick_probe_backends(pick);
+    if (child_interrupted()) {
+        child_die_of_interrupt();
+    }
+    return result < 0 ? run_with_output(pick) : result;
 }
 
 int pick_main(int argc, char **argv)
 {
-    struct pick_options options = {.repetitions = 3};
+    struct pick_options options = {
+        .gaps = {0, 33, 300}, .gap_count = 3, .time_s = TIME_S, .seed = measure_now_ns() % 1000000};
+    struct reading reading = {.options = &options};
     replay_options_init(&options.replay);
     options.replay.min_size = 1024;
-    int result = read_options(argc, argv, &options);
-    if (result >= 0) {
-        return result;
+    if (pick_series_asked(argc, argv)) {
+        return pick_series_main(argc, argv);
     }
-    struct pick *pick = calloc(1, sizeof *pick);
-    struct pick_trace *traces = calloc(options.trace_count, sizeof *traces);
-    if (pick == NULL || traces == NULL) {
-        tool_error(SUB, "no memory for the figures: name fewer traces at once");
-        free(pick);
-        free(traces);
-        return TOOL_FAILED;
-    }
-    pick->options = &options;
-    pick->traces = traces;
-    result = list_backends(pick);
-    if (result == TOOL_FINE) {
-        result = read_traces(pick);
-    }
-    if (result == TOOL_FINE) {
-        child_catch_interrupts();
-        result = probe_backends(pick);
-        if (child_interrupted()) {
-            child_die_of_interrupt();
+    int result = read_options(argc, argv, &reading);
+    if (result < 0) {
+        struct pick *pick = calloc(1, sizeof *pick);
+        struct pick_case *cases = calloc(options.trace_count * options.gap_count, sizeof *cases);
+        if (pick == NULL || cases == NULL) {
+            tool_error(SUB, "no memory for the figures: name fewer traces at once");
+            result = TOOL_FAILED;
+        } else {
+            pick->options = &options;
+            pick->cases = cases;
+            result = run(pick);
         }
-        result = result < 0 ? run_with_output(pick) : result;
+        free(cases);
+        free(pick);
     }
-    free(traces);
-    free(pick);
+    globfree(&reading.found);
     return result;
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `larder pick`: what its parts share. pick.c reads the options and runs the replays, pick_judge.c
- * computes medians and decides, pick_report.c prints.
+ * `larder pick`: what its parts share.
+ *
+ * pick.c reads the options and the traces, pick_run.c plans and runs the replays, pick_judge.c decides
+ * (with the statistics of pick_rank.c), pick_report.c prints tables and sentences, pick_json.c the
+ * figures, pick_series.c what a report draws.
  */
 #ifndef LARDER_TOOLS_PICK_H
 #define LARDER_TOOLS_PICK_H
@@ -11,24 +14,41 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "pick_rank.h"
 #include "replay_options.h"
 #include "trace.h"
 
 #define PICK_BACKENDS_MAX 32
 #define PICK_REPETITIONS_MAX 99
+#define PICK_GAPS_MAX 8
 
-/* A score this close to the best counts as equal; then fewer faults decide. */
+/* Scores this close are equal to anybody, whatever a test says. */
+#define PICK_EQUAL 1.02
+/* The same where there are too few repetitions for a test. */
 #define PICK_CLOSE 1.05
+/* How often a test may be wrong by chance. */
+#define PICK_LEVEL 0.05
 /* Footprints below are all the same to a program that has one inference engine in it. */
 #define PICK_FOOTPRINT_FLOOR (UINT64_C(1) << 20)
+/* An allocator this many times slower than the fastest is measured once. */
+#define PICK_HOPELESS 20
+
+enum pick_preference { PICK_BALANCED, PICK_TIME, PICK_MEMORY, PICK_PREFERENCES };
 
 struct pick_options {
     const char *const *traces;
     size_t trace_count;
     const char *backends; /* comma separated; NULL: all */
     struct replay_options replay;
-    const char *json; /* path, "-" or NULL */
-    unsigned repetitions;
+    unsigned gaps[PICK_GAPS_MAX]; /* ms between passes; the first one's figures decide */
+    size_t gap_count;
+    enum pick_preference preference;
+    const char *json;     /* path, "-" or NULL */
+    const char *html;     /* path or NULL */
+    unsigned repetitions; /* 0: as the time allows */
+    unsigned time_s;      /* for all replays together; 0: no limit */
+    uint64_t seed;
+    bool full; /* every gap on every trace, every replay as long as it likes */
 };
 
 /* What one replay said. */
@@ -42,16 +62,22 @@ struct pick_sample {
     uint64_t ops_per_pass;
 };
 
-/* One allocator on one trace. */
+/* One allocator on one case. */
 struct pick_row {
     struct pick_sample samples[PICK_REPETITIONS_MAX];
     size_t sample_count; /* 0: every run failed */
     bool failed;         /* some run did */
+    bool hopeless; /* PICK_HOPELESS times slower in its first run, which stayed its only one */
     char policy[16];
+    double cost_ns, pass_ns; /* of the run that the plan was made by: all of it, and one pass */
     struct pick_sample median;
-    /* 1 for the best, 2 for twice as bad; by pick_judge_trace() */
+    struct rank_interval ns_interval; /* of the median of ns_per_op */
+    /* 1 for the best, 2 for twice as bad; by pick_judge_case() */
     double time_ratio, footprint_ratio;
     double score;
+    unsigned time_rank; /* among those that could be recommended, from 1; 0: not one of them */
+    uint32_t beats;     /* bit by bit the backends that it is faster than, says the test */
+    bool close;         /* its score is not told from the best */
 };
 
 struct pick_backend {
@@ -64,14 +90,17 @@ struct pick_backend {
 #define PICK_NOBODY SIZE_MAX
 struct pick_verdict {
     size_t choice;
-    size_t runner_up; /* as good within PICK_CLOSE, or PICK_NOBODY */
     size_t fastest;
     size_t smallest; /* PICK_NOBODY where footprints are unknown or nothing was touched */
     size_t calmest;  /* fewest faults */
+    size_t by[PICK_PREFERENCES]; /* what would be chosen */
+    bool tested;                 /* there were repetitions enough for a rank test */
 };
 
-struct pick_trace {
+/* A trace as it is replayed: with one of the gaps. */
+struct pick_case {
     const char *path;
+    unsigned gap_ms;
     struct trace_facts facts;
     size_t ops;
     size_t threads;
@@ -83,24 +112,36 @@ struct pick {
     const struct pick_options *options;
     struct pick_backend backends[PICK_BACKENDS_MAX];
     size_t backend_count;
-    struct pick_trace *traces;
+    /* First each trace with the first gap, in their order; then those with others. */
+    struct pick_case *cases;
+    size_t main_count;
+    size_t case_count;
     struct pick_verdict overall;
-    struct pick_row overall_rows[PICK_BACKENDS_MAX]; /* ratios and score: geometric means */
+    struct pick_row overall_rows[PICK_BACKENDS_MAX]; /* ratios and scores: geometric means */
 };
 
-/* Computes medians, ratios, scores and the verdict of a trace whose samples are complete. */
-void pick_judge_trace(const struct pick *pick, struct pick_trace *trace);
+/*
+ * Plans and runs all replays, in rounds: each has all allocators on all cases once, in random order.
+ * Returns 0, -EINTR after an interrupt, or -1 where some replay failed, which has been told.
+ */
+int pick_run(struct pick *pick);
 
-/* The same over all traces, after each was judged. */
+/* Computes medians, tests, scores and the verdict of a case whose samples are complete. */
+void pick_judge_case(const struct pick *pick, struct pick_case *one);
+
+/* The same over all main cases, after each was judged. */
 void pick_judge_all(struct pick *pick);
 
-/* The table of one trace and the sentence below it. */
-void pick_print_trace(const struct pick *pick, const struct pick_trace *trace);
+/* The table of one main case and the sentences below it. */
+void pick_print_case(const struct pick *pick, const struct pick_case *one);
 
-/* The sentence over all traces. */
+/* What gaps between passes change, for the traces that were replayed with some. */
+void pick_print_gaps(const struct pick *pick);
+
+/* The sentences over all traces. */
 void pick_print_overall(const struct pick *pick);
 
-/* One line of JSON for each trace and backend with a figure. */
+/* Lines of JSON: one for each case and backend with a figure. */
 void pick_print_json(const struct pick *pick, FILE *out);
 
 #endif

@@ -4,27 +4,23 @@
  *
  * The score is time x sqrt(footprint), each as a ratio to the best of the trace: twice the time
  * weighs as much as four times the memory, since an engine's weights usually outweigh its tensors.
- * Faults are in the time already where memory is touched, so they only decide between allocators
- * whose scores are within 5 %, about what runs on a busy machine differ by. Over several traces
- * scores are averaged geometrically.
+ * --prefer time scores time alone, --prefer memory footprint x sqrt(time). Where nothing is touched,
+ * resident memory says nothing of an allocator, and time alone counts.
  *
- * Where nothing is touched, resident memory says nothing of an allocator, and time alone decides.
+ * A difference counts only if it is more than 2 % and a rank test tells it from chance: Mann-Whitney over the
+ * repetitions, with Holm's correction over all comparisons made with the best score of the case. Among those
+ * that are not told apart, fewer page faults decide, which are in the time already where memory is touched
+ * but hurt a real engine more, then the score. With so few repetitions that no test could ever find
+ * a difference, a score within 5 % counts as equal instead, and the report says so.
+ *
+ * Which allocator is faster than which is tested in the same way, over all pairs of the case.
+ *
+ * Over several traces scores are averaged geometrically, repetition by repetition, and tested again.
  */
 #include <math.h>
 #include <string.h>
 
-#include "measure.h"
 #include "pick.h"
-
-static double median_of(const struct pick_row *row, double (*field)(const struct pick_sample *))
-{
-    /* Nanoseconds and faults have two decimals at most: whole thousandths lose nothing. */
-    uint64_t values[PICK_REPETITIONS_MAX];
-    for (size_t i = 0; i < row->sample_count; i++) {
-        values[i] = (uint64_t)llround(field(&row->samples[i]) * 1000);
-    }
-    return measure_median(values, row->sample_count) / 1000;
-}
 
 static double ns_of(const struct pick_sample *sample)
 {
@@ -36,20 +32,38 @@ static double faults_of(const struct pick_sample *sample)
     return sample->faults_per_pass;
 }
 
+static size_t read_samples(const struct pick_row *row, double (*field)(const struct pick_sample *),
+                           double *out)
+{
+    for (size_t i = 0; i < row->sample_count; i++) {
+        out[i] = field(&row->samples[i]);
+    }
+    return row->sample_count;
+}
+
+static double median_of(const struct pick_row *row, double (*field)(const struct pick_sample *))
+{
+    double values[PICK_REPETITIONS_MAX];
+    return rank_median(values, read_samples(row, field, values));
+}
+
 static uint64_t median_count(const struct pick_row *row, size_t offset)
 {
-    uint64_t values[PICK_REPETITIONS_MAX];
+    double values[PICK_REPETITIONS_MAX];
     for (size_t i = 0; i < row->sample_count; i++) {
-        memcpy(&values[i], (const char *)&row->samples[i] + offset, sizeof values[i]);
-        if (values[i] == UINT64_MAX) {
+        uint64_t value;
+        memcpy(&value, (const char *)&row->samples[i] + offset, sizeof value);
+        if (value == UINT64_MAX) {
             return UINT64_MAX;
         }
+        values[i] = (double)value;
     }
-    return (uint64_t)measure_median(values, row->sample_count);
+    return (uint64_t)rank_median(values, row->sample_count);
 }
 
 static void compute_median(struct pick_row *row)
 {
+    double values[PICK_REPETITIONS_MAX];
     row->median = row->samples[0];
     row->median.ns_per_op = median_of(row, ns_of);
     row->median.faults_per_pass = median_of(row, faults_of);
@@ -61,6 +75,7 @@ static void compute_median(struct pick_row *row)
         row->median.ns_per_op_min = fmin(row->median.ns_per_op_min, row->samples[i].ns_per_op_min);
         row->median.ns_per_op_max = fmax(row->median.ns_per_op_max, row->samples[i].ns_per_op_max);
     }
+    row->ns_interval = rank_median_interval(values, read_samples(row, ns_of, values));
 }
 
 static bool footprint_counts(const struct pick *pick)
@@ -68,10 +83,15 @@ static bool footprint_counts(const struct pick *pick)
     return strcmp(pick->options->replay.touch, "none") != 0;
 }
 
+static double footprint_of_sample(const struct pick_sample *sample)
+{
+    uint64_t bytes = sample->peak_rss_bytes;
+    return (double)(bytes > PICK_FOOTPRINT_FLOOR ? bytes : PICK_FOOTPRINT_FLOOR);
+}
+
 static double footprint_of(const struct pick_row *row)
 {
-    uint64_t bytes = row->median.peak_rss_bytes;
-    return (double)(bytes > PICK_FOOTPRINT_FLOOR ? bytes : PICK_FOOTPRINT_FLOOR);
+    return footprint_of_sample(&row->median);
 }
 
 static bool is_candidate(const struct pick *pick, const struct pick_row *rows, size_t backend)
@@ -118,87 +138,248 @@ static double footprint_ratio_of(const struct pick_row *row)
     return row->footprint_ratio;
 }
 
+static double score(enum pick_preference preference, double time_ratio, double footprint_ratio)
+{
+    switch (preference) {
+    case PICK_TIME:
+        return time_ratio;
+    case PICK_MEMORY:
+        return footprint_ratio * sqrt(time_ratio);
+    default:
+        return time_ratio * sqrt(footprint_ratio);
+    }
+}
+
+/* Scores of single repetitions, by backend. */
+struct score_samples {
+    double values[PICK_BACKENDS_MAX][PICK_REPETITIONS_MAX];
+};
+
+/* Whether a test of so many values each could find anything at all, one of `tests`. */
+static bool is_testable(size_t a_count, size_t b_count, size_t tests)
+{
+    double ways = 1;
+    for (size_t i = 1; i <= b_count; i++) {
+        ways = ways * (double)(a_count + i) / (double)i;
+    }
+    return tests > 0 && 2 / ways * (double)tests <= PICK_LEVEL;
+}
+
 /*
- * Among those close to the best score the one with the fewest faults; the runner-up is the next
- * best of them.
+ * Marks the rows whose score is not told from that of `best`; returns whether the test could have
+ * told any.
  */
-static void choose(const struct pick *pick, const struct pick_row *rows,
-                   struct pick_verdict *verdict)
+static bool mark_close(const struct pick *pick, struct pick_row *rows, size_t best,
+                       const struct score_samples *samples)
+{
+    double p_values[PICK_BACKENDS_MAX];
+    size_t tested[PICK_BACKENDS_MAX], tests = 0;
+    bool testable = false;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        if (b != best && is_candidate(pick, rows, b) && !rows[b].hopeless) {
+            p_values[tests] = rank_test(samples->values[best], rows[best].sample_count,
+                                        samples->values[b], rows[b].sample_count);
+            tested[tests++] = b;
+        }
+        rows[b].close = b == best;
+    }
+    rank_holm(p_values, tests);
+    for (size_t i = 0; i < tests; i++) {
+        struct pick_row *row = &rows[tested[i]];
+        bool can = is_testable(rows[best].sample_count, row->sample_count, tests);
+        double limit = can ? PICK_EQUAL : PICK_CLOSE;
+        row->close = row->score <= rows[best].score * limit || (can && p_values[i] > PICK_LEVEL);
+        testable = testable || can;
+    }
+    return testable;
+}
+
+/* Among those close to the best score the one with the fewest faults, then with the best score. */
+static size_t choose(const struct pick *pick, struct pick_row *rows,
+                     const struct score_samples *samples, bool *tested)
 {
     size_t best = least(pick, rows, score_of);
-    verdict->choice = best;
-    verdict->runner_up = PICK_NOBODY;
-    for (size_t b = 0; b < pick->backend_count && best != PICK_NOBODY; b++) {
-        if (is_candidate(pick, rows, b) && rows[b].score <= rows[best].score * PICK_CLOSE &&
-            median_faults(&rows[b]) < median_faults(&rows[verdict->choice])) {
-            verdict->choice = b;
+    size_t choice = best;
+    if (best == PICK_NOBODY) {
+        return best;
+    }
+    *tested = mark_close(pick, rows, best, samples);
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        if (is_candidate(pick, rows, b) && rows[b].close &&
+            median_faults(&rows[b]) < median_faults(&rows[choice]) - 0.5) {
+            choice = b;
         }
     }
-    for (size_t b = 0; b < pick->backend_count && best != PICK_NOBODY; b++) {
-        if (is_candidate(pick, rows, b) && b != verdict->choice &&
-            rows[b].score <= rows[verdict->choice].score * PICK_CLOSE &&
-            (verdict->runner_up == PICK_NOBODY || rows[b].score < rows[verdict->runner_up].score)) {
-            verdict->runner_up = b;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        if (is_candidate(pick, rows, b) && rows[b].close &&
+            median_faults(&rows[b]) < median_faults(&rows[choice]) + 0.5 &&
+            rows[b].score < rows[choice].score) {
+            choice = b;
+        }
+    }
+    return choice;
+}
+
+/* Which of all pairs differ in time. */
+static void compare_times(const struct pick *pick, struct pick_row *rows)
+{
+    double p_values[PICK_BACKENDS_MAX * PICK_BACKENDS_MAX / 2];
+    double a[PICK_REPETITIONS_MAX], b[PICK_REPETITIONS_MAX];
+    size_t tests = 0;
+    for (size_t i = 0; i < pick->backend_count; i++) {
+        rows[i].beats = 0;
+        for (size_t j = 0; j < i; j++) {
+            p_values[tests++] =
+                rank_test(a, read_samples(&rows[i], ns_of, a), b, read_samples(&rows[j], ns_of, b));
+        }
+    }
+    rank_holm(p_values, tests);
+    tests = 0;
+    for (size_t i = 0; i < pick->backend_count; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (p_values[tests++] <= PICK_LEVEL) {
+                bool first = median_ns(&rows[i]) < median_ns(&rows[j]);
+                rows[first ? i : j].beats |= UINT32_C(1) << (first ? j : i);
+            }
         }
     }
 }
 
 /* Footprints are compared only where every candidate's is known. */
-static bool footprints_known(const struct pick *pick, const struct pick_trace *trace)
+static bool footprints_known(const struct pick *pick, const struct pick_case *one)
 {
     for (size_t b = 0; b < pick->backend_count; b++) {
-        if (is_candidate(pick, trace->rows, b) &&
-            trace->rows[b].median.peak_rss_bytes == UINT64_MAX) {
+        if (is_candidate(pick, one->rows, b) && one->rows[b].median.peak_rss_bytes == UINT64_MAX) {
             return false;
         }
     }
     return footprint_counts(pick);
 }
 
-void pick_judge_trace(const struct pick *pick, struct pick_trace *trace)
+static void rank_times(const struct pick *pick, struct pick_row *rows)
 {
-    struct pick_verdict *verdict = &trace->verdict;
     for (size_t b = 0; b < pick->backend_count; b++) {
-        if (trace->rows[b].sample_count > 0) {
-            compute_median(&trace->rows[b]);
+        rows[b].time_rank = is_candidate(pick, rows, b) ? 1 : 0;
+        for (size_t other = 0; other < pick->backend_count && rows[b].time_rank > 0; other++) {
+            rows[b].time_rank += is_candidate(pick, rows, other) &&
+                                 time_ratio_of(&rows[other]) < time_ratio_of(&rows[b]);
         }
     }
-    verdict->fastest = least(pick, trace->rows, median_ns);
+}
+
+/* Sets scores by each preference in turn, the asked one last, and chooses by it. */
+static void choose_by_all(const struct pick *pick, struct pick_row *rows,
+                          void (*read)(const struct pick *, enum pick_preference, const void *,
+                                       struct score_samples *),
+                          const void *from, struct pick_verdict *verdict)
+{
+    static struct score_samples samples; /* 25 kB; the tool has one thread */
+    enum pick_preference asked = pick->options->preference;
+    for (unsigned i = 0; i < PICK_PREFERENCES; i++) {
+        enum pick_preference preference =
+            (enum pick_preference)((asked + 1 + i) % PICK_PREFERENCES);
+        for (size_t b = 0; b < pick->backend_count; b++) {
+            rows[b].score = score(preference, rows[b].time_ratio, rows[b].footprint_ratio);
+        }
+        read(pick, preference, from, &samples);
+        verdict->by[preference] = choose(pick, rows, &samples, &verdict->tested);
+    }
+    verdict->choice = verdict->by[asked];
+}
+
+/* Ratios of one repetition to the bests' medians. */
+static void sample_ratios(const struct pick_case *one, size_t backend, size_t sample, double *time,
+                          double *footprint)
+{
+    const struct pick_verdict *verdict = &one->verdict;
+    const struct pick_sample *s = &one->rows[backend].samples[sample];
+    *time = s->ns_per_op / median_ns(&one->rows[verdict->fastest]);
+    *footprint = verdict->smallest == PICK_NOBODY
+                     ? 1
+                     : footprint_of_sample(s) / footprint_of(&one->rows[verdict->smallest]);
+}
+
+static void read_case_scores(const struct pick *pick, enum pick_preference preference,
+                             const void *from, struct score_samples *out)
+{
+    const struct pick_case *one = from;
+    double time, footprint;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        for (size_t i = 0; i < one->rows[b].sample_count; i++) {
+            sample_ratios(one, b, i, &time, &footprint);
+            out->values[b][i] = score(preference, time, footprint);
+        }
+    }
+}
+
+void pick_judge_case(const struct pick *pick, struct pick_case *one)
+{
+    struct pick_verdict *verdict = &one->verdict;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        if (one->rows[b].sample_count > 0) {
+            compute_median(&one->rows[b]);
+        }
+    }
+    *verdict = (struct pick_verdict){.choice = PICK_NOBODY};
+    verdict->fastest = least(pick, one->rows, median_ns);
     verdict->smallest =
-        footprints_known(pick, trace) ? least(pick, trace->rows, footprint_of) : PICK_NOBODY;
-    verdict->calmest = least(pick, trace->rows, median_faults);
-    for (size_t b = 0; b < pick->backend_count && verdict->fastest != PICK_NOBODY; b++) {
-        struct pick_row *row = &trace->rows[b];
-        row->time_ratio = median_ns(row) / median_ns(&trace->rows[verdict->fastest]);
+        footprints_known(pick, one) ? least(pick, one->rows, footprint_of) : PICK_NOBODY;
+    verdict->calmest = least(pick, one->rows, median_faults);
+    if (verdict->fastest == PICK_NOBODY) {
+        return;
+    }
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        struct pick_row *row = &one->rows[b];
+        row->time_ratio = median_ns(row) / median_ns(&one->rows[verdict->fastest]);
         row->footprint_ratio =
             verdict->smallest == PICK_NOBODY
                 ? 1
-                : footprint_of(row) / footprint_of(&trace->rows[verdict->smallest]);
-        row->score = row->time_ratio * sqrt(row->footprint_ratio);
+                : footprint_of(row) / footprint_of(&one->rows[verdict->smallest]);
     }
-    choose(pick, trace->rows, verdict);
+    rank_times(pick, one->rows);
+    compare_times(pick, one->rows);
+    choose_by_all(pick, one->rows, read_case_scores, one, verdict);
 }
 
-/* Geometric means over the traces; a backend that failed on one has no row. */
+/* Geometric means over the main cases; a backend that failed on one has no row. */
 static void average(struct pick *pick, size_t backend)
 {
     struct pick_row *mean = &pick->overall_rows[backend];
     double time = 0, footprint = 0;
+    size_t samples = PICK_REPETITIONS_MAX;
     *mean = (struct pick_row){0};
-    for (size_t t = 0; t < pick->options->trace_count; t++) {
-        const struct pick_row *row = &pick->traces[t].rows[backend];
-        if (row->sample_count == 0 || pick->traces[t].verdict.choice == PICK_NOBODY) {
+    for (size_t c = 0; c < pick->main_count; c++) {
+        const struct pick_row *row = &pick->cases[c].rows[backend];
+        if (row->sample_count == 0 || pick->cases[c].verdict.choice == PICK_NOBODY) {
             return;
         }
         time += log(row->time_ratio);
         footprint += log(row->footprint_ratio);
         mean->median.faults_per_pass += row->median.faults_per_pass;
+        mean->hopeless = mean->hopeless || row->hopeless;
+        samples = row->sample_count < samples ? row->sample_count : samples;
     }
-    double count = (double)pick->options->trace_count;
-    mean->sample_count = 1;
-    mean->time_ratio = exp(time / count);
-    mean->footprint_ratio = exp(footprint / count);
-    mean->score = mean->time_ratio * sqrt(mean->footprint_ratio);
+    mean->sample_count = samples;
+    mean->time_ratio = exp(time / (double)pick->main_count);
+    mean->footprint_ratio = exp(footprint / (double)pick->main_count);
+}
+
+/* A sample of the mean is that of one repetition of each case. */
+static void read_overall_scores(const struct pick *pick, enum pick_preference preference,
+                                const void *from, struct score_samples *out)
+{
+    double time, footprint;
+    (void)from;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        for (size_t i = 0; i < pick->overall_rows[b].sample_count; i++) {
+            double sum = 0;
+            for (size_t c = 0; c < pick->main_count; c++) {
+                sample_ratios(&pick->cases[c], b, i, &time, &footprint);
+                sum += log(score(preference, time, footprint));
+            }
+            out->values[b][i] = exp(sum / (double)pick->main_count);
+        }
+    }
 }
 
 void pick_judge_all(struct pick *pick)
@@ -207,12 +388,14 @@ void pick_judge_all(struct pick *pick)
     for (size_t b = 0; b < pick->backend_count; b++) {
         average(pick, b);
     }
-    for (size_t t = 0; t < pick->options->trace_count; t++) {
-        known = known && pick->traces[t].verdict.smallest != PICK_NOBODY;
+    for (size_t c = 0; c < pick->main_count; c++) {
+        known = known && pick->cases[c].verdict.smallest != PICK_NOBODY;
     }
-    pick->overall.fastest = least(pick, pick->overall_rows, time_ratio_of);
-    pick->overall.smallest =
-        known ? least(pick, pick->overall_rows, footprint_ratio_of) : PICK_NOBODY;
-    pick->overall.calmest = least(pick, pick->overall_rows, median_faults);
-    choose(pick, pick->overall_rows, &pick->overall);
+    struct pick_verdict *overall = &pick->overall;
+    *overall = (struct pick_verdict){.choice = PICK_NOBODY};
+    overall->fastest = least(pick, pick->overall_rows, time_ratio_of);
+    overall->smallest = known ? least(pick, pick->overall_rows, footprint_ratio_of) : PICK_NOBODY;
+    overall->calmest = least(pick, pick->overall_rows, median_faults);
+    rank_times(pick, pick->overall_rows);
+    choose_by_all(pick, pick->overall_rows, read_overall_scores, NULL, overall);
 }

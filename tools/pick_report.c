@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* What `larder pick` prints: a table and a sentence a trace, a sentence over all, and JSON. */
+/*
+ * What `larder pick` prints: a table and a sentence a trace, what gaps between passes change, and a
+ * sentence over all.
+ *
+ * Rows are sorted by score, best first, so that the place in the table is the answer.
+ */
 #include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "json.h"
 #include "pick.h"
 #include "tool.h"
 
@@ -27,84 +33,99 @@ static struct widths measure_widths(const struct pick *pick)
     return widths;
 }
 
-static void print_facts(const struct pick *pick, const struct pick_trace *trace)
+static bool is_before(const struct pick *pick, const struct pick_row *rows, size_t a, size_t b)
+{
+    bool a_ran = rows[a].sample_count > 0, b_ran = rows[b].sample_count > 0;
+    if (pick->backends[a].candidate != pick->backends[b].candidate) {
+        return pick->backends[a].candidate;
+    }
+    return a_ran && b_ran ? rows[a].score < rows[b].score : a_ran && !b_ran;
+}
+
+/* The backends, best score first, then the references in the same way. */
+static void sort_rows(const struct pick *pick, const struct pick_row *rows, size_t *order)
+{
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        size_t at = b;
+        for (; at > 0 && is_before(pick, rows, b, order[at - 1]); at--) {
+            order[at] = order[at - 1];
+        }
+        order[at] = b;
+    }
+}
+
+static void print_facts(const struct pick *pick, const struct pick_case *one)
 {
     char live[32], largest[32], min_size[32];
-    printf(
-        "%s\n  %zu operations, %zu thread%s replayed on one, %s live at the peak, largest block %s",
-        trace->path, trace->ops, trace->threads, trace->threads == 1 ? "" : "s",
-        tool_format_bytes(trace->facts.peak_live_bytes, live, sizeof live),
-        tool_format_bytes(trace->facts.largest_bytes, largest, sizeof largest));
+    printf("%s\n  %zu operations, %zu thread%s recorded, %s live at the peak, largest block %s",
+           one->path, one->ops, one->threads, one->threads == 1 ? "" : "s",
+           tool_format_bytes(one->facts.peak_live_bytes, live, sizeof live),
+           tool_format_bytes(one->facts.largest_bytes, largest, sizeof largest));
     if (pick->options->replay.min_size > 0) {
         printf("; blocks from %s on",
                tool_format_bytes(pick->options->replay.min_size, min_size, sizeof min_size));
     }
     printf("; touch %s", pick->options->replay.touch);
-    if (pick->options->replay.settings.gap_ms > 0) {
-        printf(", %u ms between passes", pick->options->replay.settings.gap_ms);
+    if (one->gap_ms > 0) {
+        printf(", %u ms between passes", one->gap_ms);
     }
     puts("\n");
 }
 
-static void print_footprint(const struct pick *pick, const struct pick_trace *trace, size_t backend)
+static void print_footprint(const struct pick_case *one, size_t backend)
 {
     char bytes[32];
-    uint64_t rss = trace->rows[backend].median.peak_rss_bytes;
+    uint64_t rss = one->rows[backend].median.peak_rss_bytes;
     if (rss == UINT64_MAX) {
         printf("  %10s   %6s ", "unknown", "");
         return;
     }
     printf("  %10s   %5.2fx%c", tool_format_bytes(rss, bytes, sizeof bytes),
-           (double)rss / (double)trace->facts.peak_live_bytes,
-           backend == trace->verdict.smallest ? '*' : ' ');
-    (void)pick;
+           (double)rss / (double)one->facts.peak_live_bytes,
+           backend == one->verdict.smallest ? '*' : ' ');
 }
 
-static void print_row(const struct pick *pick, const struct pick_trace *trace, size_t backend,
+static bool is_calmest(const struct pick *pick, const struct pick_case *one, size_t backend)
+{
+    size_t calmest = one->verdict.calmest;
+    return pick->backends[backend].candidate && calmest != PICK_NOBODY &&
+           one->rows[backend].median.faults_per_pass <= one->rows[calmest].median.faults_per_pass;
+}
+
+static void print_row(const struct pick *pick, const struct pick_case *one, size_t backend,
                       const struct widths *widths)
 {
-    const struct pick_row *row = &trace->rows[backend];
+    const struct pick_row *row = &one->rows[backend];
     const struct pick_backend *about = &pick->backends[backend];
-    char name[sizeof about->name + 2];
+    char name[sizeof about->name + 2], interval[48];
     snprintf(name, sizeof name, about->candidate ? "%s" : "(%s)", about->name);
-    printf("%c %-*s  %-*s", backend == trace->verdict.choice ? '>' : ' ', widths->name, name,
-           widths->version, about->version);
+    printf("%c %-*s  %-*s",
+           backend == one->verdict.choice   ? '>'
+           : row->close && about->candidate ? '='
+                                            : ' ',
+           widths->name, name, widths->version, about->version);
     if (row->sample_count == 0) {
         puts("      failed");
         return;
     }
-    printf("  %9.1f%c  %11.0f%c", row->median.ns_per_op,
-           backend == trace->verdict.fastest ? '*' : ' ', row->median.faults_per_pass,
-           about->candidate && trace->verdict.calmest != PICK_NOBODY &&
-                   row->median.faults_per_pass <=
-                       trace->rows[trace->verdict.calmest].median.faults_per_pass
-               ? '*'
-               : ' ');
-    print_footprint(pick, trace, backend);
+    if (row->sample_count == 1) {
+        snprintf(interval, sizeof interval, "one run");
+    } else {
+        snprintf(interval, sizeof interval, "%.1f-%.1f", row->ns_interval.low,
+                 row->ns_interval.high);
+    }
+    printf("  %9.1f%c %-17s %6.2fx  %11.0f%c", row->median.ns_per_op,
+           backend == one->verdict.fastest ? '*' : ' ', interval, row->time_ratio,
+           row->median.faults_per_pass, is_calmest(pick, one, backend) ? '*' : ' ');
+    print_footprint(one, backend);
     puts(row->failed ? "  (a run failed)" : "");
 }
 
-/* "larder-exact comes within 3 % of it." */
-static void print_runner_up(const struct pick *pick, const struct pick_row *rows,
-                            const struct pick_verdict *verdict)
+static void print_faults_reason(const struct pick *pick, const struct pick_case *one)
 {
-    if (verdict->runner_up == PICK_NOBODY) {
-        return;
-    }
-    double behind = rows[verdict->runner_up].score / rows[verdict->choice].score - 1;
-    if (behind < 0) {
-        printf(" %s does as well, with more faults.", pick->backends[verdict->runner_up].name);
-    } else {
-        printf(" %s is within %.0f %% of it.", pick->backends[verdict->runner_up].name,
-               behind < 0.01 ? 1.0 : behind * 100);
-    }
-}
-
-static void print_faults_reason(const struct pick *pick, const struct pick_trace *trace)
-{
-    const struct pick_verdict *verdict = &trace->verdict;
-    double faults = trace->rows[verdict->choice].median.faults_per_pass;
-    double fewest = trace->rows[verdict->calmest].median.faults_per_pass;
+    const struct pick_verdict *verdict = &one->verdict;
+    double faults = one->rows[verdict->choice].median.faults_per_pass;
+    double fewest = one->rows[verdict->calmest].median.faults_per_pass;
     if (faults < 0.5) {
         printf(", no page faults");
     } else {
@@ -117,60 +138,206 @@ static void print_faults_reason(const struct pick *pick, const struct pick_trace
     }
 }
 
-static void print_footprint_reason(const struct pick *pick, const struct pick_trace *trace)
+static void print_footprint_reason(const struct pick *pick, const struct pick_case *one)
 {
-    const struct pick_verdict *verdict = &trace->verdict;
-    const struct pick_row *row = &trace->rows[verdict->choice];
+    const struct pick_verdict *verdict = &one->verdict;
+    const struct pick_row *row = &one->rows[verdict->choice];
     if (verdict->smallest == PICK_NOBODY) {
         printf("; memory was not compared, since %s", row->median.peak_rss_bytes == UINT64_MAX
                                                           ? "its peak is unknown here"
                                                           : "nothing was touched");
         return;
     }
-    double live = (double)trace->facts.peak_live_bytes;
+    double live = (double)one->facts.peak_live_bytes;
     printf(" and %.2f x the live bytes at its peak", (double)row->median.peak_rss_bytes / live);
     if (row->footprint_ratio <= 1.005) {
         printf(" (the smallest)");
     } else {
         printf(" (smallest: %s, %.2f x)", pick->backends[verdict->smallest].name,
-               (double)trace->rows[verdict->smallest].median.peak_rss_bytes / live);
+               (double)one->rows[verdict->smallest].median.peak_rss_bytes / live);
     }
 }
 
-static void print_sentence(const struct pick *pick, const struct pick_trace *trace)
+/* " Not told apart from it: a, b." */
+static void print_close(const struct pick *pick, const struct pick_row *rows,
+                        const struct pick_verdict *verdict)
 {
-    const struct pick_verdict *verdict = &trace->verdict;
+    bool any = false;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        if (b != verdict->choice && pick->backends[b].candidate && rows[b].close) {
+            printf("%s%s",
+                   any ? ", " : " As good, as far as can be told: ", pick->backends[b].name);
+            any = true;
+        }
+    }
+    printf("%s", any ? "." : "");
+    if (!verdict->tested) {
+        printf(" (Too few repetitions for a rank test: scores within 5 %% count as equal.)");
+    }
+}
+
+/* " If only time counts: a. If memory counts most: b." */
+static void print_other_preferences(const struct pick *pick, const struct pick_verdict *verdict)
+{
+    static const char *const when[] = {"If both count", "If only time counts",
+                                       "If memory counts most"};
+    bool any = false;
+    for (unsigned i = 0; i < PICK_PREFERENCES; i++) {
+        if (verdict->by[i] != verdict->choice) {
+            printf(" %s: %s.", when[i], pick->backends[verdict->by[i]].name);
+            any = true;
+        }
+    }
+    if (!any) {
+        printf(" It stays so if only time, or mostly memory, counts.");
+    }
+}
+
+/* "larder is 2nd of 9 by time, at 1.20 x the fastest" */
+static void print_larders_rank(const struct pick *pick, const struct pick_row *rows)
+{
+    unsigned candidates = 0;
+    size_t larder = PICK_NOBODY;
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        candidates += rows[b].time_rank > 0;
+        larder = strcmp(pick->backends[b].name, "larder") == 0 ? b : larder;
+    }
+    if (larder == PICK_NOBODY || rows[larder].time_rank == 0 || candidates < 2) {
+        return;
+    }
+    printf("  larder is number %u of %u by time, %.2f x the fastest", rows[larder].time_rank,
+           candidates, rows[larder].time_ratio);
+    if (rows[larder].footprint_ratio > 0) {
+        printf(", and at %.2f x the smallest footprint", rows[larder].footprint_ratio);
+    }
+    puts(".");
+}
+
+static void print_sentence(const struct pick *pick, const struct pick_case *one)
+{
+    const struct pick_verdict *verdict = &one->verdict;
     if (verdict->choice == PICK_NOBODY) {
         puts("  No recommendation: no allocator that could be one ran.\n");
         return;
     }
-    const struct pick_row *row = &trace->rows[verdict->choice];
+    const struct pick_row *row = &one->rows[verdict->choice];
     printf("  Use %s: %.1f ns an operation", pick->backends[verdict->choice].name,
            row->median.ns_per_op);
     if (verdict->fastest == verdict->choice) {
         printf(" (the fastest)");
     } else {
         printf(" (fastest: %s, %.1f)", pick->backends[verdict->fastest].name,
-               trace->rows[verdict->fastest].median.ns_per_op);
+               one->rows[verdict->fastest].median.ns_per_op);
     }
-    print_faults_reason(pick, trace);
-    print_footprint_reason(pick, trace);
+    print_faults_reason(pick, one);
+    print_footprint_reason(pick, one);
     printf(".");
-    print_runner_up(pick, trace->rows, verdict);
-    puts("\n");
+    print_close(pick, one->rows, verdict);
+    print_other_preferences(pick, verdict);
+    puts("");
+    print_larders_rank(pick, one->rows);
+    puts("");
 }
 
-void pick_print_trace(const struct pick *pick, const struct pick_trace *trace)
+void pick_print_case(const struct pick *pick, const struct pick_case *one)
 {
     struct widths widths = measure_widths(pick);
-    print_facts(pick, trace);
-    printf("  %-*s  %-*s  %9s   %11s   %10s   %6s\n", widths.name, "allocator", widths.version,
-           "version", "ns/op", "faults/pass", "peak RSS", "/ live");
+    size_t order[PICK_BACKENDS_MAX];
+    print_facts(pick, one);
+    printf("  %-*s  %-*s  %9s  %-17s %7s  %11s   %10s   %6s\n", widths.name, "allocator",
+           widths.version, "version", "ns/op", "of the median", "best", "faults/pass", "peak RSS",
+           "/ live");
+    sort_rows(pick, one->rows, order);
     for (size_t b = 0; b < pick->backend_count; b++) {
-        print_row(pick, trace, b, &widths);
+        print_row(pick, one, order[b], &widths);
     }
-    puts("\n  > recommended   * best   (in brackets) for comparison, never recommended");
-    print_sentence(pick, trace);
+    puts("\n  > recommended   = as good, as far as can be told   * best   (in brackets) for "
+         "comparison, never recommended");
+    print_sentence(pick, one);
+}
+
+/* --- gaps --------------------------------------------------------------------------------------- */
+
+static void print_gap_cell(const struct pick_row *row)
+{
+    if (row->sample_count == 0) {
+        printf("  %18s", "-");
+    } else {
+        printf("  %9.1f %8.0f", row->median.ns_per_op, row->median.faults_per_pass);
+    }
+}
+
+static void print_gaps_of(const struct pick *pick, const struct pick_case *main_case,
+                          const struct pick_case *const *with, size_t count)
+{
+    size_t order[PICK_BACKENDS_MAX];
+    struct widths widths = measure_widths(pick);
+    printf("%s\n  with pauses between passes: ns/op and faults/pass\n\n", main_case->path);
+    printf("  %-*s  %15u ms", widths.name, "allocator", main_case->gap_ms);
+    for (size_t i = 0; i < count; i++) {
+        printf("  %15u ms", with[i]->gap_ms);
+    }
+    puts("");
+    sort_rows(pick, main_case->rows, order);
+    for (size_t i = 0; i < pick->backend_count; i++) {
+        size_t b = order[i];
+        printf("  %-*s", widths.name, pick->backends[b].name);
+        print_gap_cell(&main_case->rows[b]);
+        for (size_t g = 0; g < count; g++) {
+            print_gap_cell(&with[g]->rows[b]);
+        }
+        puts("");
+    }
+    for (size_t g = 0; g < count; g++) {
+        size_t choice = with[g]->verdict.choice;
+        if (choice != PICK_NOBODY) {
+            printf("%s  With %u ms between passes: %s%s.\n", g == 0 ? "\n" : "", with[g]->gap_ms,
+                   choice == main_case->verdict.choice ? "still " : "",
+                   pick->backends[choice].name);
+        }
+    }
+    puts("");
+}
+
+void pick_print_gaps(const struct pick *pick)
+{
+    for (size_t c = 0; c < pick->main_count; c++) {
+        const struct pick_case *with[PICK_GAPS_MAX];
+        size_t count = 0;
+        for (size_t o = pick->main_count; o < pick->case_count; o++) {
+            if (pick->cases[o].path == pick->cases[c].path) {
+                with[count++] = &pick->cases[o];
+            }
+        }
+        if (count > 0) {
+            print_gaps_of(pick, &pick->cases[c], with, count);
+        }
+    }
+}
+
+/* --- over all ----------------------------------------------------------------------------------- */
+
+static void print_rounds(const struct pick *pick)
+{
+    size_t least = SIZE_MAX, most = 0;
+    for (size_t c = 0; c < pick->main_count; c++) {
+        for (size_t b = 0; b < pick->backend_count; b++) {
+            const struct pick_row *row = &pick->cases[c].rows[b];
+            if (row->sample_count > 0 && !row->hopeless) {
+                least = row->sample_count < least ? row->sample_count : least;
+                most = row->sample_count > most ? row->sample_count : most;
+            }
+        }
+    }
+    if (most == 0) {
+        return;
+    }
+    printf("%zu", least);
+    if (most > least) {
+        printf(" to %zu", most);
+    }
+    printf(" repetition%s, in random order (seed %" PRIu64 ").\n", most == 1 ? "" : "s",
+           pick->options->seed);
 }
 
 void pick_print_overall(const struct pick *pick)
@@ -182,64 +349,14 @@ void pick_print_overall(const struct pick *pick)
     }
     const struct pick_row *row = &pick->overall_rows[verdict->choice];
     printf("Over all %zu traces: use %s, on average %.2f x the time of each trace's fastest",
-           pick->options->trace_count, pick->backends[verdict->choice].name, row->time_ratio);
+           pick->main_count, pick->backends[verdict->choice].name, row->time_ratio);
     if (verdict->smallest != PICK_NOBODY) {
         printf(" and %.2f x the memory of its smallest", row->footprint_ratio);
     }
     printf(".");
-    print_runner_up(pick, pick->overall_rows, verdict);
-    if (verdict->fastest != verdict->choice) {
-        printf(" If only time counts: %s (%.2f x).", pick->backends[verdict->fastest].name,
-               pick->overall_rows[verdict->fastest].time_ratio);
-    }
-    if (verdict->smallest != PICK_NOBODY && verdict->smallest != verdict->choice) {
-        printf(" If only memory counts: %s (%.2f x).", pick->backends[verdict->smallest].name,
-               pick->overall_rows[verdict->smallest].footprint_ratio);
-    }
+    print_close(pick, pick->overall_rows, verdict);
+    print_other_preferences(pick, verdict);
     puts("");
-}
-
-static void print_json_row(const struct pick *pick, const struct pick_trace *trace, size_t backend,
-                           FILE *out)
-{
-    const struct pick_row *row = &trace->rows[backend];
-    struct json_line line;
-    json_begin(&line, out);
-    json_string(&line, "trace", trace->path);
-    json_string(&line, "backend", pick->backends[backend].name);
-    json_string(&line, "version", pick->backends[backend].version);
-    json_string(&line, "policy", row->policy);
-    json_count(&line, "threads", 1);
-    json_string(&line, "touch", pick->options->replay.touch);
-    json_count(&line, "gap_ms", pick->options->replay.settings.gap_ms);
-    json_count(&line, "min_size", pick->options->replay.min_size);
-    json_count(&line, "repetitions", row->sample_count);
-    json_count(&line, "passes", row->median.passes);
-    json_count(&line, "ops_per_pass", row->median.ops_per_pass);
-    json_number(&line, "ns_per_op", row->median.ns_per_op, 2);
-    json_number(&line, "ns_per_op_min", row->median.ns_per_op_min, 2);
-    json_number(&line, "ns_per_op_max", row->median.ns_per_op_max, 2);
-    json_number(&line, "faults_per_pass", row->median.faults_per_pass, 1);
-    json_count(&line, "peak_rss_bytes", row->median.peak_rss_bytes);
-    json_count(&line, "peak_live_bytes", trace->facts.peak_live_bytes);
-    json_count(&line, "held_bytes", row->median.held_bytes);
-    json_count(&line, "peak_held_bytes", row->median.peak_held_bytes);
-    if (trace->verdict.choice != PICK_NOBODY) {
-        json_number(&line, "score", row->score, 4);
-    }
-    json_boolean(&line, "candidate", pick->backends[backend].candidate);
-    json_boolean(&line, "recommended", backend == trace->verdict.choice);
-    json_boolean(&line, "recommended_overall", backend == pick->overall.choice);
-    json_end(&line);
-}
-
-void pick_print_json(const struct pick *pick, FILE *out)
-{
-    for (size_t t = 0; t < pick->options->trace_count; t++) {
-        for (size_t b = 0; b < pick->backend_count; b++) {
-            if (pick->traces[t].rows[b].sample_count > 0) {
-                print_json_row(pick, &pick->traces[t], b, out);
-            }
-        }
-    }
+    print_larders_rank(pick, pick->overall_rows);
+    print_rounds(pick);
 }

@@ -29,6 +29,7 @@ always  want  libjemalloc2                        so:libjemalloc.so    compared 
 always  want  libtcmalloc-minimal4|libtcmalloc-minimal4t64  so:libtcmalloc_minimal.so  compared by `pick`
 always  want  libtbbmalloc2                       so:libtbbmalloc_proxy.so  compared by `pick`
 always  want  libclang-rt-dev|libclang-rt-14-dev  file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.scudo_standalone-x86_64.so  scudo, what Android ships: compared by `pick`
+always  want  gnuplot-nox                         cmd:gnuplot          draws the charts of reports
 all     must  clang                               cmd:clang            second compiler
 all     want  spin                                cmd:spin             checks the models in tests/model
 all     must  qemu-user                           cmd:qemu-aarch64     runs the tests built for other machines
@@ -36,6 +37,8 @@ all     must  gcc-aarch64-linux-gnu               cmd:aarch64-linux-gnu-gcc    c
 all     must  libc6-dev-arm64-cross               file:/usr/aarch64-linux-gnu/include/stdlib.h    its C library
 all     must  gcc-arm-linux-gnueabihf             cmd:arm-linux-gnueabihf-gcc  compiler for 32-bit ARM
 all     must  libc6-dev-armhf-cross               file:/usr/arm-linux-gnueabihf/include/stdlib.h  its C library
+all     want  chromium                            cmd:chromium         the reports, looked at in a browser
+all     want  valgrind                            cmd:valgrind         counts instructions, for bench/guard
 all     want  cmake                               cmd:cmake            the consumer that finds larder by CMake
 all     want  mandoc                              cmd:mandoc           checks the man pages
 all     want  doxygen                             cmd:doxygen          the API's reference, without warnings
@@ -46,9 +49,6 @@ extra   want  python3-torch                       file:/usr/lib/python3/dist-pac
 engines want  nodejs                              cmd:node             runs ONNX Runtime
 engines want  npm                                 cmd:npm              installs ONNX Runtime, into build/engines/
 engines want  python3-torchvision                 file:/usr/lib/python3/dist-packages/torchvision/__init__.py  the networks that engines run
-engines want  libtbbmalloc2                       so:libtbbmalloc_proxy.so  compared under the engines
-engines want  libclang-rt-dev                     file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux  scudo: compared under the engines
-engines want  gnuplot-nox                         cmd:gnuplot          draws the chart
 engines want  zstd                                cmd:zstd             compresses traces that are recorded anew
 END
 }

@@ -119,6 +119,16 @@ note_layout() {
     [ "$differ" = 0 ] || say "note: $differ files are not laid out as .clang-format says (tools/dev format)"
 }
 
+# What larder's ways cost, counted, against bench/guard.json; one test in the sum.
+guard_costs() {
+    local good=0
+    ran+=("build-guard")
+    say "[${#ran[@]}] guard: what fixed workloads cost, counted"
+    "$root/bench/guard" || good=1
+    echo "$((1 - good)) $good 0" >"$log/build-guard.count"
+    [ $good = 0 ] || broken+=("guard")
+}
+
 test_everything() {
     local broken=() ran=(build)
     say "[1] build: gcc, release"
@@ -126,6 +136,9 @@ test_everything() {
     say "building $(stage_table | wc -l) further configurations"
     build_stages
     each_stage test_stage
+    if [ -x "$root/build/bench/guard_workloads" ]; then
+        guard_costs
+    fi
     note_layout
     report "${ran[@]}"
 }
