@@ -126,26 +126,34 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
+def case_of(name):
+    """FAMILY/BACKEND/CASE without the backend."""
+    family, _, case = name.split("/", 2)
+    return family, case
+
+
 def merge(results):
-    """One result of all: the first one's context with every backend's version, and every benchmark,
-    cases in the first one's order, backends and repetitions as they came."""
-    merged = {"context": dict(results[0]["context"]), "benchmarks": []}
+    """One result of all, as one process would have written it: the first one's context with every
+    backend's version; cases in the first one's order, in each the backends, in each its repetitions."""
+    context = dict(results[0]["context"])
+    entries = []
     for result in results:
-        versions = {key: value for key, value in result["context"].items() if key.startswith("backend ")}
-        merged["context"].update(versions)
-    cases = {}
-    for result in results:
-        for entry in result["benchmarks"]:
-            cases.setdefault(entry["name"].replace("/" + entry["name"].split("/")[1], "", 1), []).append(entry)
+        context.update((key, value) for key, value in result["context"].items() if key.startswith("backend "))
+        entries += result["benchmarks"]
+    places = {case: place for place, case in enumerate(dict.fromkeys(case_of(e["name"]) for e in entries))}
+    entries.sort(key=lambda entry: (places[case_of(entry["name"])], entry["name"]))  # stable: repetitions stay
+    names = [entry["name"] for entry in entries]
+    families = {name: number for number, name in enumerate(dict.fromkeys(names))}
     seen = {}
-    for entries in cases.values():
-        for entry in sorted(entries, key=lambda entry: entry["run_name"]):
-            index = seen.get(entry["name"], 0)
-            seen[entry["name"]] = index + 1
-            merged["benchmarks"].append({**entry, "repetition_index": index})
-    for number, entry in enumerate(merged["benchmarks"]):
-        entry["repetitions"] = seen[entry["name"]]
-        entry["family_index"] = list(seen).index(entry["name"])
-        entry["per_family_instance_index"] = 0
-        del number
-    return merged
+    merged = []
+    for entry in entries:
+        index = seen.setdefault(entry["name"], 0)
+        seen[entry["name"]] += 1
+        change = {
+            "repetitions": names.count(entry["name"]),
+            "repetition_index": index,
+            "family_index": families[entry["name"]],
+            "per_family_instance_index": 0,
+        }
+        merged.append({**entry, **change})
+    return {"context": context, "benchmarks": merged}

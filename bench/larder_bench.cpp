@@ -50,8 +50,10 @@ void print_help()
         "Times larder and other allocators: pairs of allocate and free (pair), batches of 16\n"
         "(batch_lifo, batch_fifo), pairs on several threads (pair_threads), blocks that one "
         "thread\n"
-        "allocates and another frees (crossing), and recorded traces (replay, replay_touched). A\n"
-        "benchmark is called FAMILY/BACKEND/CASE; backends are:\n");
+        "allocates and another frees (crossing), first in first out (queue), threads that come "
+        "and\n"
+        "go (thread_churn), giving back (trim), blocks of malloc's (foreign), and recorded traces\n"
+        "(replay, replay_touched). A benchmark is called FAMILY/BACKEND/CASE; backends are:\n");
     for (const char *const *name = allocator_names(); *name != nullptr; name++) {
         std::printf("  %-18s %s\n", *name, allocator_summary(*name));
     }
@@ -211,6 +213,7 @@ int main(int argc, char **argv)
     }
     register_pairs(backends);
     register_crossings(backends);
+    register_lives(backends);
     register_replays(backends, traces);
     /* It says itself on stderr that nothing matched. */
     bool matched = benchmark::RunSpecifiedBenchmarks() > 0;

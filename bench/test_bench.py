@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""larder-bench and check_bounds as their users meet them: results, messages, exit codes.
+"""larder-bench, check_bounds, interleave and guard as their users meet them: results, messages, exit codes.
 
-Usage: test_bench.py LARDER_BENCH CHECK_BOUNDS. No test looks at a time; runs are short.
+Usage: test_bench.py LARDER_BENCH CHECK_BOUNDS INTERLEAVE GUARD GUARD_WORKLOADS. No test looks at a time; runs are short.
 """
 
 import json
@@ -15,7 +15,7 @@ import tempfile
 import unittest
 
 BENCH = sys.argv[1]
-CHECK_BOUNDS = sys.argv[2]
+CHECK_BOUNDS, INTERLEAVE, GUARD, GUARD_WORKLOADS = sys.argv[2:6]
 OURS = [
     "larder",
     "larder-exact",
@@ -66,7 +66,7 @@ def backends(family):
 
 class Catalogue(unittest.TestCase):
     def test_each_family_has_each_backend(self):
-        families = ("pair", "batch_lifo", "batch_fifo", "pair_threads", "crossing", "replay", "replay_touched")
+        families = ("pair", "batch_lifo", "batch_fifo", "pair_threads", "crossing", "queue", "thread_churn", "replay", "replay_touched")
         for family in families:
             self.assertLessEqual(set(OURS), backends(family), family)
             self.assertEqual(backends(family), backends("pair"), family)
@@ -223,6 +223,104 @@ class Counters(unittest.TestCase):
         self.assertGreater(crossing["exchanges_per_call"], 0)
         self.assertLess(crossing["exchanges_per_call"], 0.5)
         self.assertGreater(crossing["locks_per_call"], 0)
+
+
+class Interleave(unittest.TestCase):
+    """What google-benchmark's compare.py reads: context, and benchmarks of one run or aggregate each."""
+
+    def interleave(self, *arguments):
+        short = ["--bench", BENCH, "--out=-", "--benchmark_min_time=0.0001"]
+        return run([INTERLEAVE, *short, *arguments])
+
+    def test_the_merged_result_has_the_shape_that_one_process_would_have_given_it(self):
+        done = self.interleave(
+            "--backends=larder,none,larder@LARDER_MAP_SHARDS=1",
+            "--repetitions=3",
+            "--benchmark_filter=^(pair|batch_lifo)/.*/(1KiB|4KiB)$",
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        merged = json.loads(done.stdout)
+        for key in ("date", "executable", "num_cpus", "load_avg", "backend larder", "backend none", "seed"):
+            self.assertIn(key, merged["context"])
+        entries = merged["benchmarks"]
+        self.assertEqual(len(entries), 3 * 2 * 2 * 3)
+        numbers = {}
+        for entry in entries:
+            self.assertEqual(entry["run_type"], "iteration")
+            self.assertEqual((entry["repetitions"], entry["time_unit"]), (3, "ns"))
+            self.assertGreater(entry["real_time"], 0)
+            self.assertGreater(entry["cpu_time"], 0)
+            numbers.setdefault(entry["name"], []).append(entry["repetition_index"])
+            self.assertEqual(entry["name"], entry["run_name"])
+        self.assertTrue(all(indices == [0, 1, 2] for indices in numbers.values()), numbers)
+        self.assertIn("pair/larder@LARDER_MAP_SHARDS=1/4KiB", numbers)
+        families = {entry["name"]: entry["family_index"] for entry in entries}
+        self.assertEqual(sorted(families.values()), list(range(len(numbers))))
+        # The same case of all backends stands together.
+        cases = [name.split("/")[0] + name.split("/")[2] for name in families]
+        self.assertEqual(len([1 for a, b in zip(cases, cases[1:]) if a != b]), 3)
+
+    def test_a_backend_without_the_case_is_passed_over(self):
+        done = self.interleave("--backends=larder,none", "--repetitions=1", "--benchmark_filter=^trim/.*/1KiB")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        (entry,) = json.loads(done.stdout)["benchmarks"]
+        self.assertTrue(entry["name"].startswith("trim/larder/1KiB"))
+
+    def test_mistakes_are_told(self):
+        self.assertEqual(self.interleave("--nonsense").returncode, 2)
+        self.assertEqual(self.interleave("--repetitions=0").returncode, 2)
+        for wrong in ("--backends=nonsense", "--backends=larder@X", "--benchmark_filter=^nothing$"):
+            done = self.interleave(*(["--backends=none"] if "backends" not in wrong else []), wrong)
+            self.assertEqual((done.returncode, done.stdout), (1, ""), wrong)
+            self.assertRegex(done.stderr, "^interleave: ")
+
+
+class Guard(unittest.TestCase):
+    """Against workloads that are made up, but for the last test."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.figures = pathlib.Path(directory.name, "guard.json")
+        self.program = pathlib.Path(directory.name, "program")
+        self.say(locks=7)
+
+    def say(self, locks):
+        counts = json.dumps({"calls": 10, "locks": locks, "exchanges": 0, "backend_calls": 0, "discards": 0})
+        self.program.write_text(f"#!/bin/sh\n[ $# = 0 ] && echo one || echo '{counts}'\n", encoding="ascii")
+        self.program.chmod(0o755)
+
+    def guard(self, *arguments):
+        # Without a valgrind in the path: a shell script has no instructions worth counting.
+        command = [sys.executable, GUARD, "--program", self.program, "--figures", self.figures, *arguments]
+        return run(list(map(str, command)), PATH="/nonexistent")
+
+    def test_a_count_that_changed_fails_until_the_file_says_so(self):
+        self.assertEqual(self.guard("--update").returncode, 0)
+        self.assertEqual(self.guard().returncode, 0)
+        self.say(locks=8)
+        done = self.guard()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("guard: one: 8 locks, should be 7", done.stderr)
+        self.assertIn("--update", done.stderr)
+        self.assertEqual(self.guard("--update").returncode, 0)
+        self.assertEqual(self.guard().returncode, 0)
+
+    def test_without_figures_it_says_how_to_make_them(self):
+        done = self.guard()
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--update", done.stderr)
+
+    def test_the_workloads_count_the_same_each_time(self):
+        listed = run([GUARD_WORKLOADS]).stdout.split()
+        self.assertIn("pairs_4k", listed)
+        kept = json.loads(pathlib.Path(GUARD).with_name("guard.json").read_text(encoding="ascii"))["counts"]
+        self.assertEqual(set(listed), set(kept))
+        for name in listed:
+            first, second = (run([GUARD_WORKLOADS, name]) for _ in range(2))
+            self.assertEqual((first.returncode, first.stdout), (0, second.stdout), name)
+            self.assertEqual(set(json.loads(first.stdout)), set(kept[name]))
+        self.assertEqual(run([GUARD_WORKLOADS, "nonsense"]).returncode, 2)
 
 
 class CheckBounds(unittest.TestCase):

@@ -44,6 +44,9 @@ struct allocator {
     /* optional, NULL: none. Fields come in as UINT64_MAX; see allocator_get_report(). */
     void (*report)(void *context, struct allocator_report *out);
     void (*close)(void *context);
+    /* optional, NULL: none. Gives everything cached back. */
+    void (*trim)(void *context);
+    bool frees_foreign; /* release() takes blocks of this process's malloc */
 };
 
 /*

@@ -351,5 +351,6 @@ int bfc_arena_open(allocator *out, char *why, std::size_t why_size)
     out->release = arena_release;
     out->report = arena_report;
     out->close = arena_close;
+    out->frees_foreign = true;
     return 0;
 }

@@ -250,5 +250,6 @@ int c10_open(allocator *out, char *why, std::size_t why_size)
     out->reallocate = c10_reallocate;
     out->release = c10_release;
     out->close = c10_close;
+    out->frees_foreign = true;
     return 0;
 }

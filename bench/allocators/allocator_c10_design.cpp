@@ -267,5 +267,6 @@ int c10_design_open(allocator *out, char *why, std::size_t why_size)
     out->release = c10_release;
     out->report = c10_report;
     out->close = c10_close;
+    out->frees_foreign = true;
     return 0;
 }

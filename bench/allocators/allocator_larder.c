@@ -50,6 +50,11 @@ static void larder_report(void *context, struct allocator_report *out)
     }
 }
 
+static void larder_trim_all(void *context)
+{
+    larder_free_cached(context);
+}
+
 static void larder_close(void *context)
 {
     larder_destroy(context);
@@ -84,6 +89,8 @@ static int open_with(struct allocator *out, larder_policy_t policy, const larder
         .release = larder_release,
         .report = larder_report,
         .close = larder_close,
+        .trim = larder_trim_all,
+        .frees_foreign = backend == larder_backend_system(),
     };
     return 0;
 }

@@ -19,6 +19,7 @@ struct mimalloc {
     void *(*allocate_aligned)(size_t size, size_t alignment);
     void *(*reallocate)(void *ptr, size_t size);
     void (*release)(void *ptr);
+    void (*collect)(bool force);
     char version[32];
 };
 
@@ -46,6 +47,12 @@ static void mimalloc_release(void *context, void *ptr)
 {
     const struct mimalloc *mi = context;
     mi->release(ptr);
+}
+
+static void mimalloc_trim(void *context)
+{
+    const struct mimalloc *mi = context;
+    mi->collect(true);
 }
 
 static void *open_library(void)
@@ -82,6 +89,7 @@ int mimalloc_open(struct allocator *out, char *why, size_t why_size)
     *(void **)&mi->allocate_aligned = dlsym(mi->library, "mi_malloc_aligned");
     *(void **)&mi->reallocate = dlsym(mi->library, "mi_realloc");
     *(void **)&mi->release = dlsym(mi->library, "mi_free");
+    *(void **)&mi->collect = dlsym(mi->library, "mi_collect");
     int (*version)(void);
     *(void **)&version = dlsym(mi->library, "mi_version");
     if (mi->allocate == NULL || mi->allocate_aligned == NULL || mi->reallocate == NULL ||
@@ -100,6 +108,7 @@ int mimalloc_open(struct allocator *out, char *why, size_t why_size)
         .allocate_aligned = mimalloc_allocate_aligned,
         .reallocate = mimalloc_reallocate,
         .release = mimalloc_release,
+        .trim = mi->collect != NULL ? mimalloc_trim : NULL,
     };
     return 0;
 }

@@ -263,5 +263,6 @@ int ncnn_pool_open(allocator *out, char *why, std::size_t why_size)
     out->release = pool_release;
     out->report = pool_report;
     out->close = pool_close;
+    out->frees_foreign = true;
     return 0;
 }

@@ -11,6 +11,7 @@
 
 #if defined(__GLIBC__)
 #include <gnu/libc-version.h>
+#include <malloc.h>
 #elif defined(__ANDROID__)
 #include <android/api-level.h>
 #endif
@@ -45,6 +46,14 @@ static void system_release(void *context, void *ptr)
     free(ptr);
 }
 
+#if defined(__GLIBC__)
+static void system_trim(void *context)
+{
+    (void)context;
+    malloc_trim(0);
+}
+#endif
+
 static void system_version(char *out, size_t out_size)
 {
     char file[512];
@@ -76,6 +85,13 @@ int system_open(struct allocator *out, char *why, size_t why_size)
         .allocate_aligned = system_allocate_aligned,
         .reallocate = system_reallocate,
         .release = system_release,
+        .frees_foreign = true,
     };
+#if defined(__GLIBC__)
+    char file[512];
+    if (peer_malloc_file(file, sizeof file) && peer_is_libc(file)) {
+        out->trim = system_trim;
+    }
+#endif
     return 0;
 }
