@@ -57,6 +57,10 @@ class Table(unittest.TestCase):
             "| *none* | 1.2 / 7 / 1.50x | failed |\n",
         )
 
+    def test_replays_with_pauses_are_not_in_it(self):
+        done = table("-", figures=figure("one", "a") + figure("one", "a", main=False, ns_per_op=999))
+        self.assertEqual(done.stdout.splitlines()[2:], ["| a 1.2 | 123 / 7 / 1.50x |"])
+
     def test_update_replaces_what_is_between_the_marks_and_nothing_else(self):
         with tempfile.TemporaryDirectory() as directory:
             path = pathlib.Path(directory, "text.md")

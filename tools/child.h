@@ -11,7 +11,7 @@
 
 #include <stdbool.h>
 
-#define CHILD_OUTPUT_MAX 8192
+#define CHILD_OUTPUT_MAX 32768
 
 struct child_result {
     int exit_code; /* or -1: ended by `signal` */

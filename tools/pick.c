@@ -76,6 +76,7 @@ enum {
     OPTION_PREFER,
     OPTION_TIME,
     OPTION_REPETITIONS,
+    OPTION_THREADS,
     OPTION_FULL,
     OPTION_SEED,
     OPTION_JSON,
@@ -140,6 +141,9 @@ static int read_option(struct reading *reading, int option)
     case OPTION_REPETITIONS:
         return replay_options_read_count(SUB, "--repetitions", optarg, 1, PICK_REPETITIONS_MAX,
                                          &options->repetitions);
+    case OPTION_THREADS:
+        options->replay.parallel = true;
+        return TOOL_FINE;
     case OPTION_FULL:
         options->full = true;
         return TOOL_FINE;
@@ -194,6 +198,10 @@ static int complete_options(struct reading *reading, int count, char **names)
     if (!reading->time_named && (options->full || options->replay.settings.passes > 0)) {
         options->time_s = 0;
     }
+    int checked = replay_options_check(SUB, &options->replay);
+    if (checked != TOOL_FINE) {
+        return checked;
+    }
     options->traces = (const char *const *)names;
     options->trace_count = (size_t)count;
     if (count == 0) {
@@ -218,6 +226,7 @@ static int read_options(int argc, char **argv, struct reading *reading)
         {"prefer", required_argument, NULL, OPTION_PREFER},
         {"time", required_argument, NULL, OPTION_TIME},
         {"repetitions", required_argument, NULL, OPTION_REPETITIONS},
+        {"threads", no_argument, NULL, OPTION_THREADS},
         {"full", no_argument, NULL, OPTION_FULL},
         {"seed", required_argument, NULL, OPTION_SEED},
         {"json", required_argument, NULL, OPTION_JSON},

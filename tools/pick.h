@@ -60,6 +60,7 @@ struct pick_sample {
     uint64_t peak_held_bytes;
     uint64_t passes;
     uint64_t ops_per_pass;
+    uint64_t threads;
 };
 
 /* One allocator on one case. */

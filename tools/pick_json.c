@@ -44,7 +44,7 @@ static void print_row(const struct pick *pick, const struct pick_case *one, size
     json_string(&line, "backend", pick->backends[backend].name);
     json_string(&line, "version", pick->backends[backend].version);
     json_string(&line, "policy", row->policy);
-    json_count(&line, "threads", 1);
+    json_count(&line, "threads", row->median.threads);
     json_string(&line, "touch", pick->options->replay.touch);
     json_count(&line, "gap_ms", one->gap_ms);
     json_count(&line, "min_size", pick->options->replay.min_size);

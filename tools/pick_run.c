@@ -121,6 +121,7 @@ static bool read_sample(const char *text, struct pick_sample *sample)
            json_get_count(text, "held_bytes", &sample->held_bytes) &&
            json_get_count(text, "peak_held_bytes", &sample->peak_held_bytes) &&
            json_get_count(text, "passes", &sample->passes) &&
+           json_get_count(text, "threads", &sample->threads) &&
            json_get_count(text, "ops_per_pass", &sample->ops_per_pass);
 }
 
