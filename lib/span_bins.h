@@ -206,11 +206,12 @@ void span_heap_resume(struct span_heap *heap);
 bool span_heap_in_loop(const struct span_heap *heap);
 
 /*
- * span_plan.c: chooses new places for a closed sequence of operations, the first `shared` of which keep theirs, if that makes the
- * highest end lower than `recorded_end`. Returns the unit where the places now end. The heap must be in the common state.
+ * span_plan.c: chooses new places for a closed sequence of operations. The takes among the first `shared` of them get the places of
+ * `others`. If `recorded_end` is not 0, this happens only if the highest block then ends lower. Returns the unit where the
+ * places now end. The heap must be in the common state.
  */
 uint32_t span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
-                        uint32_t shared, uint32_t recorded_end);
+                        const struct loop_op *others, uint32_t shared, uint32_t recorded_end);
 
 /* Counts the pages of a loop's places as touched: from now on its takes do not look. */
 void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uint32_t count);

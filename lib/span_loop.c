@@ -6,7 +6,7 @@
  * deterministic, gives the same places each time. Searching, splitting and coalescing for the hundredth time finds
  * out nothing new. So the heap's operations are recorded, and when they have led back to the state in which the record
  * began, the record is a loop: from that state, the same requests in the same order may get the same places without a
- * look at the bins. The places are those that best fit chose, so the footprint is that of the heap.
+ * look at the bins. The places are those that best fit chose, or better ones (span_plan.c).
  *
  * What makes a loop valid is checked, not assumed: every take in it is put again in it, and every put is of a take
  * in it (`is_closed`). Then whatever was free before the loop is free after it, and the places were disjoint when
@@ -205,48 +205,13 @@ void span_loop_resume(struct span_loops *loops)
     }
 }
 
-/* How many operations the recording has in common with one of the loops, from the first on. */
-static uint32_t shared_operations(const struct span_loops *loops)
-{
-    const struct loop_op *ops = &loops->ops[loops->first];
-    uint32_t most = 0;
-    for (uint32_t i = 0; i < loops->loops_count; i++) {
-        const struct loop *loop = &loops->loops[i];
-        const struct loop_op *others = &loops->ops[loop->first];
-        uint32_t limit = loop->count < loops->count ? loop->count : loops->count, same = 0;
-        while (same < limit && ops[same].start == others[same].start &&
-               ops[same].what == others[same].what) {
-            same++;
-        }
-        if (same > most)
-            most = same;
-    }
-    return most;
-}
-
-/*
- * Chooses better places for the recording, unless they end no higher than other loops' anyway: where shapes never
- * come again, planning each would cost and save nothing. Returns where they end.
- */
-static uint32_t plan_loop(struct span_loops *loops)
-{
-    struct loop_op *ops = &loops->ops[loops->first];
-    uint32_t end = 0;
-    for (uint32_t i = 0; i < loops->count; i++) {
-        if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
-            end = ops[i].start + ops[i].what;
-    }
-    if (end <= loops->highest)
-        return end;
-    return span_heap_plan(loops->heap, ops, loops->count, shared_operations(loops), end);
-}
-
-/* The same requests, answered with puts of the same takes; the places may differ. */
-static bool has_shape(const struct loop_op *ops, const struct loop_op *others, uint32_t count)
+/* How many operations, from the first on, are the same requests, answered with puts of the same takes; the places may differ. */
+static uint32_t shared_shape(const struct loop_op *ops, const struct loop_op *others,
+                             uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         if (ops[i].what != others[i].what)
-            return false;
+            return i;
         if ((ops[i].what & LOOP_PUT) == 0)
             continue;
         uint32_t j = i;
@@ -257,21 +222,48 @@ static bool has_shape(const struct loop_op *ops, const struct loop_op *others, u
             there = others[j].start == others[i].start;
         } while (!here && !there);
         if (here != there)
-            return false;
+            return i;
     }
-    return true;
+    return count;
 }
 
-/* A loop that was broken and went on with other places is no new one. */
-static bool is_known(const struct span_loops *loops)
+/* The loop that begins most like the recording, and how much of it. */
+static const struct loop *find_sibling(const struct span_loops *loops, uint32_t *shared)
 {
     const struct loop_op *ops = &loops->ops[loops->first];
+    const struct loop *sibling = NULL;
+    *shared = 0;
     for (uint32_t i = 0; i < loops->loops_count; i++) {
         const struct loop *loop = &loops->loops[i];
-        if (loop->count == loops->count && has_shape(&loops->ops[loop->first], ops, loops->count))
-            return true;
+        uint32_t limit = loop->count < loops->count ? loop->count : loops->count;
+        uint32_t same = shared_shape(ops, &loops->ops[loop->first], limit);
+        if (same > *shared) {
+            *shared = same;
+            sibling = loop;
+        }
     }
-    return false;
+    return sibling;
+}
+
+/*
+ * Chooses places for the recording. The operations that it has in common with another loop must be in the same places, or
+ * the heap could not change from one to the other when they part. Otherwise there is a plan only if the recorded places end
+ * higher than other loops' anyway: where shapes never come again, planning each would cost and save nothing.
+ */
+static void plan_loop(struct span_loops *loops, const struct loop *sibling, uint32_t shared)
+{
+    struct loop_op *ops = &loops->ops[loops->first];
+    const struct loop_op *others = sibling != NULL ? &loops->ops[sibling->first] : NULL;
+    bool must = others != NULL && memcmp(ops, others, shared * sizeof *ops) != 0;
+    uint32_t end = 0;
+    for (uint32_t i = 0; i < loops->count; i++) {
+        if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
+            end = ops[i].start + ops[i].what;
+    }
+    if (must || end > loops->highest)
+        end = span_heap_plan(loops->heap, ops, loops->count, others, shared, must ? 0 : end);
+    if (end > loops->highest)
+        loops->highest = end;
 }
 
 static void record_anew(struct span_loops *loops)
@@ -292,12 +284,13 @@ static void close_loop(struct span_loops *loops)
         record_anew(loops);
         return;
     }
-    if (is_known(loops)) {
-        record_anew(loops);
+    uint32_t shared;
+    const struct loop *sibling = find_sibling(loops, &shared);
+    if (sibling != NULL && shared == loops->count && shared == sibling->count) {
+        record_anew(
+            loops); /* known; one that was broken and went on with other places is no new one */
     } else {
-        uint32_t end = plan_loop(loops);
-        if (end > loops->highest)
-            loops->highest = end;
+        plan_loop(loops, sibling, shared);
         loops->loops[loops->loops_count++] =
             (struct loop){loops->first, loops->count, false, false};
         restart(loops);
