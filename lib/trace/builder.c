@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "pages.h"
+#include "threads.h"
 
 static int find_thread(struct trace_builder *builder, uint64_t thread_id, uint32_t *thread)
 {
@@ -257,6 +258,9 @@ int builder_end(struct trace_builder *builder)
     int result = 0;
     if (builder->move_count > 0) {
         result = repair_apply(builder->trace, builder->moves, builder->move_count);
+        if (result == 0) {
+            result = threads_renumber(builder->trace);
+        }
     }
     builder_abandon(builder);
     return result;

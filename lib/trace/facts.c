@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "pages.h"
+#include "threads.h"
 #include "trace.h"
 
 /* Sizes of live blocks while walking over a trace. */
@@ -131,5 +132,5 @@ int trace_filter_min_size(struct trace *trace, uint64_t min_size)
     }
     trace->op_count = kept;
     trace->block_count = block_count;
-    return 0;
+    return threads_renumber(trace);
 }

@@ -22,6 +22,10 @@
 #define RAW_BYTES 65536u
 #define TEXT_BYTES 262144u
 
+/* A small file must not take much memory: beyond the first 64 MiB, a limit on what its bytes become. */
+#define EXPANSION_FREE (UINT64_C(64) << 20)
+#define EXPANSION_MAX 4096u
+
 struct input {
     const char *path; /* the caller's */
     int fd;
@@ -30,6 +34,7 @@ struct input {
     bool compressed;
     struct decoder decoder;
     uint64_t line_number;
+    uint64_t raw_bytes, text_bytes; /* of a compressed file: read so far, and what they became */
     size_t raw_start, raw_end;
     size_t text_start, text_end;
     unsigned char raw[RAW_BYTES];
@@ -188,6 +193,15 @@ static int decode_some(struct input *input, size_t *made, char *why, size_t why_
     }
     input->raw_start += used;
     input->text_end += *made;
+    input->raw_bytes += used;
+    input->text_bytes += *made;
+    if (input->text_bytes > EXPANSION_FREE + EXPANSION_MAX * input->raw_bytes) {
+        snprintf(why, why_size,
+                 "%s: the %s data expands %u-fold and more, as no trace does: if it is one, unpack "
+                 "it with `%s -d` first",
+                 input->path, input->decoder.name, EXPANSION_MAX, input->decoder.name);
+        return -EINVAL;
+    }
     return 0;
 }
 
@@ -263,6 +277,37 @@ int input_line(struct input *input, char **line, size_t *length, char *why, size
     }
     (*line)[*length] = '\0';
     return 1;
+}
+
+int input_peek(struct input *input, size_t size, const char **bytes, size_t *got, char *why,
+               size_t why_size)
+{
+    while (input->text_end - input->text_start < size && !input->file_ended) {
+        int result = refill(input, why, why_size);
+        if (result != 0) {
+            return result;
+        }
+    }
+    size_t left = input->text_end - input->text_start;
+    *bytes = input->text + input->text_start;
+    *got = left < size ? left : size;
+    return 0;
+}
+
+int input_read(struct input *input, void *bytes, size_t size, size_t *got, char *why,
+               size_t why_size)
+{
+    const char *next;
+    size_t left;
+    int result = input_peek(input, 1, &next, &left, why, why_size);
+    if (result != 0) {
+        return result;
+    }
+    left = input->text_end - input->text_start;
+    *got = left < size ? left : size;
+    memcpy(bytes, next, *got);
+    input->text_start += *got;
+    return 0;
 }
 
 uint64_t input_line_number(const struct input *input)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Lines of a text file that may be compressed.
+ * Lines, or bytes, of a file that may be compressed.
  *
  * The first bytes decide: gzip (RFC 1952), zstd (RFC 8878), else plain. All three are read as a
  * stream through fixed buffers, so memory does not depend on the file, and concatenated gzip
@@ -26,6 +26,20 @@ int input_open(struct input **out, const char *path, char *why, size_t why_size)
  * call and is followed by a NUL byte, 0 at the end, or a negative errno and the reason in `why`.
  */
 int input_line(struct input *input, char **line, size_t *length, char *why, size_t why_size);
+
+/*
+ * Up to `size` bytes of what comes next, 4096 at most, without taking them: fewer only at the end.
+ * They are valid until the next call. Returns 0, or a negative errno and the reason in `why`.
+ */
+int input_peek(struct input *input, size_t size, const char **bytes, size_t *got, char *why,
+               size_t why_size);
+
+/*
+ * The next bytes, for formats without lines; *got is 0 only at the end. Returns 0, or a negative
+ * errno and the reason in `why`.
+ */
+int input_read(struct input *input, void *bytes, size_t size, size_t *got, char *why,
+               size_t why_size);
 
 /* The number of the line that input_line() returned last, from 1. */
 uint64_t input_line_number(const struct input *input);

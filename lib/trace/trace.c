@@ -13,6 +13,7 @@
 #include "format.h"
 #include "input.h"
 #include "marks.h"
+#include "native.h"
 #include "pages.h"
 
 struct loading {
@@ -139,23 +140,46 @@ static int read_text(struct loading *loading, const char *path)
     return result;
 }
 
+static int fail_empty(const struct loading *loading, const struct trace *trace)
+{
+    snprintf(loading->why, loading->why_size, "%s: %s: record one that covers an allocation",
+             input_path(loading->input),
+             trace->format == NULL && input_line_number(loading->input) == 0
+                 ? "the file is empty"
+                 : "no allocation in the trace");
+    return -EINVAL;
+}
+
 /* After the last line. */
 static int finish(struct loading *loading)
 {
-    struct trace *trace = loading->builder.trace;
     if (builder_end(&loading->builder) != 0) {
         snprintf(loading->why, loading->why_size, "%s: out of memory while repairing it",
                  input_path(loading->input));
         return -ENOMEM;
     }
-    if (trace->block_count == 0) {
-        snprintf(loading->why, loading->why_size, "%s: %s: record one that covers an allocation",
-                 input_path(loading->input),
-                 input_line_number(loading->input) == 0 ? "the file is empty"
-                                                        : "no allocation in the trace");
-        return -EINVAL;
-    }
     return 0;
+}
+
+static int read_any(struct loading *loading, const char *path, bool repair, struct trace *out)
+{
+    const char *bytes;
+    size_t got;
+    int result = input_peek(loading->input, NATIVE_MAGIC_BYTES, &bytes, &got, loading->why,
+                            loading->why_size);
+    if (result != 0) {
+        return result;
+    }
+    if (native_recognise(bytes, got)) {
+        return native_read(loading->input, out, loading->why, loading->why_size);
+    }
+    builder_begin(&loading->builder, out, repair);
+    result = read_text(loading, path);
+    if (result == 0) {
+        return finish(loading);
+    }
+    builder_abandon(&loading->builder);
+    return result;
 }
 
 int trace_load(const char *path, const struct trace_options *options, struct trace *out, char *why,
@@ -167,12 +191,9 @@ int trace_load(const char *path, const struct trace_options *options, struct tra
     if (result != 0) {
         return result;
     }
-    builder_begin(&loading.builder, out, options != NULL && options->repair);
-    result = read_text(&loading, path);
-    if (result == 0) {
-        result = finish(&loading);
-    } else {
-        builder_abandon(&loading.builder);
+    result = read_any(&loading, path, options != NULL && options->repair, out);
+    if (result == 0 && out->block_count == 0) {
+        result = fail_empty(&loading, out);
     }
     input_close(loading.input);
     if (result != 0) {

@@ -122,7 +122,7 @@ void trace_unload(struct trace *trace);
 
 /*
  * Drops blocks while they are smaller than `min_size`, with their frees: a reallocation across the
- * limit becomes an allocation or a free. Blocks are renumbered. Returns 0 or -ENOMEM.
+ * limit becomes an allocation or a free. Blocks and threads are renumbered. Returns 0 or -ENOMEM.
  */
 int trace_filter_min_size(struct trace *trace, uint64_t min_size);
 
