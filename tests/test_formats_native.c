@@ -26,8 +26,11 @@ static const char two_threads[] = "7: malloc 0x1000 100 1000 1010\n"
 static void write_native(const struct trace *trace, bool compress, const char *name)
 {
     FILE *file = fopen(path_of(name), "w");
+    struct sink *sink;
     ck_assert_ptr_nonnull(file);
-    ck_assert_int_eq(native_write(trace, compress, file), 0);
+    ck_assert_int_eq(sink_open(&sink, file, SINK_PLAIN), 0);
+    ck_assert_int_eq(native_write(trace, compress, sink), 0);
+    ck_assert_int_eq(sink_close(sink), 0);
     ck_assert_int_eq(fclose(file), 0);
 }
 
@@ -381,8 +384,11 @@ START_TEST(a_full_disk_is_told)
     if (file == NULL) {
         puts("left out: no /dev/full here");
     } else {
+        struct sink *sink;
         setvbuf(file, NULL, _IONBF, 0);
-        ck_assert_int_eq(native_write(&trace, false, file), -EIO);
+        ck_assert_int_eq(sink_open(&sink, file, SINK_PLAIN), 0);
+        ck_assert_int_eq(native_write(&trace, false, sink), 0);
+        ck_assert_int_eq(sink_close(sink), -EIO);
         fclose(file);
     }
     trace_unload(&trace);

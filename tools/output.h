@@ -20,6 +20,10 @@ int output_open(struct output *output, const char *path, char *why, size_t why_s
 /* Makes the file appear under its name; on failure nothing is left. */
 int output_commit(struct output *output, char *why, size_t why_size);
 
+/* From now on an interrupt (SIGINT, SIGTERM, SIGHUP) removes what outputs have written so far before it
+ * ends the program. For programs that handle these signals in no other way. */
+void output_remove_on_signals(void);
+
 /* Removes what was written. An output that is not open is ignored. */
 void output_abandon(struct output *output);
 

@@ -38,6 +38,7 @@ struct trace_builder {
     struct repair_move *moves; /* ascending by `from` */
     size_t move_count, move_capacity;
     bool repair;
+    void *state; /* of the format that is being read (format.h) */
     uint64_t last_thread_id;
     uint32_t last_thread;
 };

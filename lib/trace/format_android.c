@@ -289,6 +289,8 @@ static bool android_recognise(const char *line)
 
 const struct trace_format trace_format_android = {
     .name = "android",
+    .summary = "Android's memory_replay text",
+    .has_marks_beside = true,
     .recognise = android_recognise,
     .read_line = android_read_line,
 };

@@ -31,6 +31,7 @@ struct input {
     int fd;
     bool file_ended;
     bool cut;
+    bool long_lines; /* are shortened, not refused */
     bool compressed;
     struct decoder decoder;
     uint64_t line_number;
@@ -38,6 +39,7 @@ struct input {
     size_t raw_start, raw_end;
     size_t text_start, text_end;
     unsigned char raw[RAW_BYTES];
+    char shortened[INPUT_LINE_MAX + 1];
     char text[TEXT_BYTES + 1]; /* one more: the NUL after a last line without an end */
 };
 
@@ -237,6 +239,41 @@ static int refill(struct input *input, char *why, size_t why_size)
                              : refill_plain(input, why, why_size);
 }
 
+void input_allow_long_lines(struct input *input)
+{
+    input->long_lines = true;
+}
+
+/* Drops the rest of a line that was too long, up to and with its end. */
+static int skip_line(struct input *input, char *why, size_t why_size)
+{
+    for (;;) {
+        char *start = input->text + input->text_start;
+        size_t left = input->text_end - input->text_start;
+        char *end = memchr(start, '\n', left);
+        input->text_start += end != NULL ? (size_t)(end - start) + 1 : left;
+        if (end != NULL || input->file_ended) {
+            return 0;
+        }
+        int result = refill(input, why, why_size);
+        if (result != 0) {
+            return result;
+        }
+    }
+}
+
+/* A line of which the beginning is enough. */
+static int shorten_line(struct input *input, char **line, size_t *length, char *why,
+                        size_t why_size)
+{
+    memcpy(input->shortened, input->text + input->text_start, INPUT_LINE_MAX);
+    input->shortened[INPUT_LINE_MAX] = '\0';
+    *line = input->shortened;
+    *length = INPUT_LINE_MAX;
+    int result = skip_line(input, why, why_size);
+    return result == 0 ? 1 : result;
+}
+
 int input_line(struct input *input, char **line, size_t *length, char *why, size_t why_size)
 {
     size_t searched = 0;
@@ -264,6 +301,9 @@ int input_line(struct input *input, char **line, size_t *length, char *why, size
     }
     *line = input->text + input->text_start;
     *length = (size_t)(end - *line);
+    if (*length > INPUT_LINE_MAX && input->long_lines) {
+        return shorten_line(input, line, length, why, why_size);
+    }
     if (*length > INPUT_LINE_MAX) {
         snprintf(why, why_size,
                  "%s:%llu: a line of more than %d bytes: not a text trace; name the file that a "

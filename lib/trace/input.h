@@ -41,6 +41,9 @@ int input_peek(struct input *input, size_t size, const char **bytes, size_t *got
 int input_read(struct input *input, void *bytes, size_t size, size_t *got, char *why,
                size_t why_size);
 
+/* From now on a line may be longer: only its first INPUT_LINE_MAX bytes are handed out. */
+void input_allow_long_lines(struct input *input);
+
 /* The number of the line that input_line() returned last, from 1. */
 uint64_t input_line_number(const struct input *input);
 

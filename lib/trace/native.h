@@ -91,9 +91,9 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
 
 #include "input.h"
+#include "sink.h"
 #include "trace.h"
 
 /* How many bytes native_recognise() wants to see. */
@@ -111,11 +111,8 @@ int native_read(struct input *input, struct trace *out, char *why, size_t why_si
 /* Whether this build can compress. */
 bool native_can_compress(void);
 
-/*
- * Writes the trace; compressed where asked for and where this build can. Returns 0, or a negative
- * errno: -ENOMEM, or -EIO where `file` took no more.
- */
-int native_write(const struct trace *trace, bool compress, FILE *file);
+/* Writes the trace; compressed where asked for and where this build can. Returns 0 or -ENOMEM. */
+int native_write(const struct trace *trace, bool compress, struct sink *sink);
 
 /* -- For native_read.c and native_write.c -------------------------------------------------------- */
 

@@ -289,12 +289,7 @@ static void make_header(const struct writer *writer, unsigned char *to, const un
     put_u32(to + 60, crc32c(to, 60));
 }
 
-static bool put_bytes(FILE *file, const void *bytes, size_t size)
-{
-    return size == 0 || fwrite(bytes, 1, size, file) == size;
-}
-
-static int put_file(const struct writer *writer, FILE *file)
+static void put_file(const struct writer *writer, struct sink *sink)
 {
     static const unsigned char zeros[NATIVE_SECTION_ALIGNMENT];
     unsigned char header[NATIVE_HEADER_BYTES];
@@ -303,18 +298,18 @@ static int put_file(const struct writer *writer, FILE *file)
     uint64_t file_bytes;
     make_table(writer, table, &file_bytes);
     make_header(writer, header, table, table_bytes, file_bytes);
-    bool good = put_bytes(file, header, sizeof header) && put_bytes(file, table, table_bytes);
+    sink_write(sink, header, sizeof header);
+    sink_write(sink, table, table_bytes);
     uint64_t end = sizeof header + table_bytes;
-    for (size_t i = 0; good && i < writer->section_count; i++) {
+    for (size_t i = 0; i < writer->section_count; i++) {
         const struct section *section = &writer->sections[i];
-        good = put_bytes(file, zeros, (size_t)(aligned(end) - end)) &&
-               put_bytes(file, section->bytes, section->size);
+        sink_write(sink, zeros, (size_t)(aligned(end) - end));
+        sink_write(sink, section->bytes, section->size);
         end = aligned(end) + section->size;
     }
-    return good ? 0 : -EIO;
 }
 
-int native_write(const struct trace *trace, bool compress, FILE *file)
+int native_write(const struct trace *trace, bool compress, struct sink *sink)
 {
     static int (*const parts[])(struct writer *) = {add_threads, add_ops,   add_edges,  add_order,
                                                     add_marks,   add_times, add_labels, add_notes};
@@ -324,7 +319,7 @@ int native_write(const struct trace *trace, bool compress, FILE *file)
         result = parts[i](&writer);
     }
     if (result == 0) {
-        result = put_file(&writer, file);
+        put_file(&writer, sink);
     }
     for (size_t i = 0; i < writer.section_count; i++) {
         pages_free(writer.sections[i].bytes, writer.sections[i].capacity);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading a trace: lines from input.c, to the format that the first of them shows, to the builder.
+ * Reading a trace: bytes or lines from input.c, to the format that the first of them show, to the
+ * builder.
  * Every failure becomes one line that says file, line, reason and remedy.
  */
 #include "trace.h"
@@ -13,12 +14,12 @@
 #include "format.h"
 #include "input.h"
 #include "marks.h"
-#include "native.h"
 #include "pages.h"
 
 struct loading {
+    const char *path;
     struct input *input;
-    const struct trace_format *format; /* NULL until the first line */
+    const struct trace_format *format; /* NULL until the first bytes or the first line tell */
     struct trace_builder builder;
     struct marks_file marks;
     uint64_t lines; /* read, without empty ones */
@@ -39,11 +40,13 @@ static int fail_at_line(const struct loading *loading, int result, const char *r
 static int fail_format(const struct loading *loading, const char *line)
 {
     char quoted[40];
-    snprintf(loading->why, loading->why_size,
-             "%s:%llu: not a trace: it begins with '%s', not with lines like "
-             "'202: malloc 0xb4827400 1024'; name a file in Android's memory_replay format",
-             input_path(loading->input), (unsigned long long)input_line_number(loading->input),
-             trace_quote(line, quoted, sizeof quoted));
+    snprintf(
+        loading->why, loading->why_size,
+        "%s:%llu: not a trace: it begins with '%s', not with lines like "
+        "'202: malloc 0xb4827400 1024'; name a file of one of the formats that `larder convert "
+        "--help` lists",
+        input_path(loading->input), (unsigned long long)input_line_number(loading->input),
+        trace_quote(line, quoted, sizeof quoted));
     return -EINVAL;
 }
 
@@ -54,20 +57,9 @@ static int fail_no_memory(const struct loading *loading)
     return -ENOMEM;
 }
 
-static int read_line(struct loading *loading, char *line, size_t length)
+/* What a format or the builder returned, as a message. */
+static int explain(const struct loading *loading, int result, const char *reason)
 {
-    char reason[256];
-    if (loading->format == NULL) {
-        loading->format = trace_format_of(line);
-        if (loading->format == NULL) {
-            return fail_format(loading, line);
-        }
-        loading->builder.trace->format = loading->format->name;
-    }
-    if (memchr(line, '\0', length) != NULL) {
-        return fail_at_line(loading, -EINVAL, "the line holds a NUL byte");
-    }
-    int result = loading->format->read_line(&loading->builder, line, reason, sizeof reason);
     switch (result) {
     case 0:
         return 0;
@@ -83,6 +75,46 @@ static int read_line(struct loading *loading, char *line, size_t length)
     }
 }
 
+/* With the first line, or once it is known without: the format, and the marks beside the file. */
+static int begin_format(struct loading *loading, const char *line)
+{
+    char marks_path[4096];
+    if (loading->format == NULL) {
+        loading->format = trace_format_of(line);
+        if (loading->format == NULL) {
+            return fail_format(loading, line);
+        }
+    }
+    loading->builder.trace->format = loading->format->name;
+    if (loading->format->has_long_lines) {
+        input_allow_long_lines(loading->input);
+    }
+    if (loading->format->has_marks_beside &&
+        marks_path_of(loading->path, marks_path, sizeof marks_path)) {
+        return marks_file_read(marks_path, &loading->marks, loading->why, loading->why_size);
+    }
+    return 0;
+}
+
+static int read_line(struct loading *loading, char *line, size_t length)
+{
+    char reason[256];
+    if (loading->lines == 0) {
+        int result = begin_format(loading, line);
+        if (result != 0) {
+            return result;
+        }
+    }
+    if (memchr(line, '\0', length) != NULL) {
+        return fail_at_line(loading, -EINVAL, "the line holds a NUL byte");
+    }
+    if (marks_file_advance(&loading->marks, loading->builder.trace, loading->lines++) != 0) {
+        return fail_no_memory(loading);
+    }
+    int result = loading->format->read_line(&loading->builder, line, reason, sizeof reason);
+    return explain(loading, result, reason);
+}
+
 static int read_lines(struct loading *loading)
 {
     char *line;
@@ -93,9 +125,6 @@ static int read_lines(struct loading *loading)
         if (length == 0) {
             continue;
         }
-        if (marks_file_advance(&loading->marks, loading->builder.trace, loading->lines++) != 0) {
-            return fail_no_memory(loading);
-        }
         result = read_line(loading, line, length);
         if (result != 0) {
             return result;
@@ -105,39 +134,74 @@ static int read_lines(struct loading *loading)
 }
 
 /* The marks behind the last line. Any further ones are of another trace. */
-static int finish_marks(struct loading *loading, const char *marks_path)
+static int finish_marks(struct loading *loading)
 {
     struct marks_file *marks = &loading->marks;
     if (marks_file_advance(marks, loading->builder.trace, loading->lines) != 0) {
         return fail_no_memory(loading);
     }
     if (marks->used < marks->count) {
-        snprintf(loading->why, loading->why_size,
-                 "%s: a mark behind line %llu, but %s has %llu: remove the file, or name the trace "
-                 "that it was recorded with",
-                 marks_path, (unsigned long long)marks->lines[marks->used].trace_lines,
-                 input_path(loading->input), (unsigned long long)loading->lines);
+        char marks_path[4096];
+        (void)marks_path_of(loading->path, marks_path, sizeof marks_path);
+        snprintf(
+            loading->why, loading->why_size,
+            "%.200s: a mark behind line %llu, but %.200s has %llu: remove the file, or name the "
+            "trace that it was recorded with",
+            marks_path, (unsigned long long)marks->lines[marks->used].trace_lines,
+            input_path(loading->input), (unsigned long long)loading->lines);
         return -EINVAL;
     }
     return 0;
 }
 
-/* The lines of the trace, with the marks of the file beside it. */
-static int read_text(struct loading *loading, const char *path)
+static int read_text(struct loading *loading)
 {
-    char marks_path[4096];
-    bool have_path = marks_path_of(path, marks_path, sizeof marks_path);
-    int result = have_path
-                     ? marks_file_read(marks_path, &loading->marks, loading->why, loading->why_size)
-                     : 0;
-    if (result == 0) {
-        result = read_lines(loading);
+    char reason[256];
+    int result = read_lines(loading);
+    if (result == 0 && loading->format != NULL && loading->format->finish != NULL) {
+        result = explain(loading, loading->format->finish(&loading->builder, reason, sizeof reason),
+                         reason);
     }
-    if (result == 0) {
-        result = finish_marks(loading, marks_path);
+    return result == 0 ? finish_marks(loading) : result;
+}
+
+static int read_any(struct loading *loading)
+{
+    const char *bytes;
+    size_t got;
+    int result = input_peek(loading->input, TRACE_FORMAT_BYTES, &bytes, &got, loading->why,
+                            loading->why_size);
+    if (result != 0) {
+        return result;
+    }
+    if (loading->format == NULL) {
+        loading->format = trace_format_of_bytes(bytes, got);
+    }
+    if (loading->format == NULL || loading->format->read == NULL) {
+        return read_text(loading);
+    }
+    loading->builder.trace->format = loading->format->name;
+    return loading->format->read(&loading->builder, loading->input, loading->why,
+                                 loading->why_size);
+}
+
+/* Releases what only reading needed, and repairs where asked for. */
+static int finish(struct loading *loading, int result)
+{
+    if (loading->format != NULL && loading->format->release != NULL) {
+        loading->format->release(&loading->builder);
     }
     marks_file_release(&loading->marks);
-    return result;
+    if (result != 0) {
+        builder_abandon(&loading->builder);
+        return result;
+    }
+    if (builder_end(&loading->builder) != 0) {
+        snprintf(loading->why, loading->why_size, "%s: out of memory while repairing it",
+                 input_path(loading->input));
+        return -ENOMEM;
+    }
+    return 0;
 }
 
 static int fail_empty(const struct loading *loading, const struct trace *trace)
@@ -150,48 +214,24 @@ static int fail_empty(const struct loading *loading, const struct trace *trace)
     return -EINVAL;
 }
 
-/* After the last line. */
-static int finish(struct loading *loading)
-{
-    if (builder_end(&loading->builder) != 0) {
-        snprintf(loading->why, loading->why_size, "%s: out of memory while repairing it",
-                 input_path(loading->input));
-        return -ENOMEM;
-    }
-    return 0;
-}
-
-static int read_any(struct loading *loading, const char *path, bool repair, struct trace *out)
-{
-    const char *bytes;
-    size_t got;
-    int result = input_peek(loading->input, NATIVE_MAGIC_BYTES, &bytes, &got, loading->why,
-                            loading->why_size);
-    if (result != 0) {
-        return result;
-    }
-    if (native_recognise(bytes, got)) {
-        return native_read(loading->input, out, loading->why, loading->why_size);
-    }
-    builder_begin(&loading->builder, out, repair);
-    result = read_text(loading, path);
-    if (result == 0) {
-        return finish(loading);
-    }
-    builder_abandon(&loading->builder);
-    return result;
-}
-
 int trace_load(const char *path, const struct trace_options *options, struct trace *out, char *why,
                size_t why_size)
 {
-    struct loading loading = {.why = why, .why_size = why_size};
+    struct loading loading = {.path = path, .why = why, .why_size = why_size};
     *out = (struct trace){0};
+    if (options != NULL && options->from != NULL) {
+        loading.format = trace_format_named(options->from);
+        if (loading.format == NULL) {
+            snprintf(why, why_size, "no format '%s'", options->from);
+            return -EINVAL;
+        }
+    }
     int result = input_open(&loading.input, path, why, why_size);
     if (result != 0) {
         return result;
     }
-    result = read_any(&loading, path, options != NULL && options->repair, out);
+    builder_begin(&loading.builder, out, options != NULL && options->repair);
+    result = finish(&loading, read_any(&loading));
     if (result == 0 && out->block_count == 0) {
         result = fail_empty(&loading, out);
     }

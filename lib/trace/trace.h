@@ -106,11 +106,13 @@ struct trace_facts {
 };
 
 struct trace_options {
-    bool repair; /* move the late free of a reused address to before the reuse */
+    const char *from; /* name of the format (format.h), or NULL: what the file looks like */
+    bool repair;      /* move the late free of a reused address to before the reuse */
 };
 
 /*
- * Reads a trace from a file ("-": standard input), plain or compressed with gzip or zstd, and the
+ * Reads a trace from a file ("-": standard input) in any of the formats of format.c, plain or
+ * compressed with gzip or zstd, and the
  * marks in the file NAME.marks beside NAME.txt where a text format has nowhere to put them. Returns 0, or a negative errno with one line in `why` that names file, line, reason and what to do;
  * `out` is then empty. `options` NULL: none set.
  */

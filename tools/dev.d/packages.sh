@@ -23,6 +23,7 @@ always  want  check                               pc:check             Check: th
 always  want  g++                                 cmd:g++              C++ compiler: the bench, the C++ header's test
 always  want  libbenchmark-dev                    pc:benchmark         google-benchmark: the bench
 always  want  zlib1g-dev                          pc:zlib              reads .gz traces
+always  want  libyajl-dev                         pc:yajl              reads PyTorch's profiler traces (JSON)
 always  want  libzstd-dev                         pc:libzstd           reads .zst traces
 always  want  libmimalloc2.0|libmimalloc3         so:libmimalloc.so    compared by `pick`; the mimalloc backend (never linked)
 always  want  libjemalloc2                        so:libjemalloc.so    compared by `pick`
