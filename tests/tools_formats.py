@@ -240,6 +240,59 @@ class OtherFormats(FormatTest):
         self.assert_refused(larder('convert', source, '-o', '-', '--to', 'ltr', '--from', 'android'), 1, ':1: expected')
 
 
+class Info(FormatTest):
+    def info(self, source, *arguments, **more):
+        result = larder('info', source, *arguments, **more)
+        self.assertEqual((result.returncode, result.stderr), (0, ''))
+        return result.stdout
+
+    def test_json_tells_what_is_in_a_trace(self):
+        told = json.loads(self.info(self.write('t.txt', TRACE), '--json'))
+        expected = {'format': 'android', 'operations': 7, 'threads': 2, 'allocations': 4, 'reallocations': 1,
+                    'frees': 1, 'never_freed': 3, 'peak_live_bytes': 170300, 'exact_cache_bytes': 271000,
+                    'unknown_frees': 1, 'inferences': 0, 'inferences_from': 'none', 'duration_ns': 140}
+        self.assertEqual({key: told[key] for key in expected}, expected)
+        self.assertEqual(sum(told['size_counts']), 4)
+        self.assertEqual(max(told['live_bytes']), 170300)
+
+    def test_every_shipped_trace_shows_its_inferences(self):
+        for trace in SHIPPED:
+            with self.subTest(trace=trace.name):
+                told = json.loads(self.info(trace, '--json'))
+                self.assertEqual(told['inferences_from'], 'marks')
+                self.assertGreaterEqual(told['inferences'], 1)
+                self.assertGreaterEqual(told['exact_cache_bytes'], told['peak_live_bytes'])
+
+    def test_inferences_are_found_without_their_marks(self):
+        for name, count in (('mobilenet_v2', 10), ('encoder_varying', 20), ('shufflenet_v2_varying', 10)):
+            for ending in ('.txt', '.txt.zst', '.ltr'):
+                trace = SOURCE / 'bench' / 'traces' / (name + ending)
+                if trace.exists():
+                    text = self.write('unmarked.txt', self.text_of(trace))
+                    told = json.loads(self.info(text, '--json'))
+                    self.assertEqual((told['inferences'], told['inferences_from']), (count, 'period'), name)
+
+    def test_it_is_drawn_with_blocks_or_with_plain_characters(self):
+        source = self.write('t.txt', TRACE)
+        plain = self.info(source, env=dict(os.environ, LC_ALL='C'))
+        self.assertTrue(plain.isascii())
+        self.assertIn('#', plain)
+        self.assertIn('live bytes over time', plain)
+        if 'UTF-8' in subprocess.run(['locale', '-a'], capture_output=True, text=True).stdout.replace('utf8', 'UTF-8'):
+            drawn = self.info(source, env=dict(os.environ, LC_ALL='C.UTF-8'))
+            self.assertIn('\u2588', drawn)
+            self.assertEqual(self.info(source, '--ascii', env=dict(os.environ, LC_ALL='C.UTF-8')), plain)
+
+    def test_wrong_usage_and_bad_files_are_told(self):
+        source = self.write('t.txt', TRACE)
+        for arguments in ([], [source, source], [source, '--nonsense'], [source, '--min-size', 'x'],
+                          [source, '--from', 'nonsense']):
+            with self.subTest(arguments=arguments):
+                self.assert_refused(larder('info', *arguments), 2, '--help')
+        self.assert_refused(larder('info', self.path('missing')), 1, 'missing')
+        self.assert_refused(larder('info', source, '--min-size', '1g'), 1, '--min-size')
+
+
 class Failures(FormatTest):
     def test_wrong_usage_is_one_line_that_points_to_the_help(self):
         source = self.write('t.txt', TRACE)

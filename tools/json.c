@@ -89,6 +89,15 @@ void json_strings(struct json_line *line, const char *key, const char *const *va
     fputc(']', line->out);
 }
 
+void json_counts(struct json_line *line, const char *key, const uint64_t *values, size_t count)
+{
+    put_key(line, key);
+    for (size_t i = 0; i < count; i++) {
+        fprintf(line->out, "%c%" PRIu64, i == 0 ? '[' : ',', values[i]);
+    }
+    fputs(count == 0 ? "[]" : "]", line->out);
+}
+
 void json_end(struct json_line *line)
 {
     fputs("}\n", line->out);

@@ -24,6 +24,7 @@ void json_count(struct json_line *line, const char *key, uint64_t value);
 void json_numbers(struct json_line *line, const char *key, const double *values, size_t count,
                   int decimals);
 void json_strings(struct json_line *line, const char *key, const char *const *values, size_t count);
+void json_counts(struct json_line *line, const char *key, const uint64_t *values, size_t count);
 void json_end(struct json_line *line);
 
 /*

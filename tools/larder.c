@@ -13,6 +13,7 @@ static const struct subcommand {
     const char *summary;
 } subcommands[] = {
     {"convert", convert_main, "write a trace in another format"},
+    {"info", info_main, "tell what is in a trace"},
     {"pick", pick_main, "replay traces through every allocator here, and say which one to use"},
     {"plan", plan_main, "plan one arena for the blocks of a trace, as low as can be"},
     {"record", record_main, "run a program and record its allocations as a trace"},

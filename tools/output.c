@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -16,22 +17,61 @@ static const char *volatile open_files[4];
 
 static const int interrupts[] = {SIGINT, SIGTERM, SIGHUP};
 
-/* Lists a file for removal, or no longer, unless there are too many. */
-static void list(const char *file, const char *instead_of)
+/* No interrupt between a file's creation or removal and its listing. */
+static void block_interrupts(sigset_t *before)
 {
-    sigset_t set, before;
+    sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof interrupts / sizeof interrupts[0]; i++) {
         sigaddset(&set, interrupts[i]);
     }
-    sigprocmask(SIG_BLOCK, &set, &before);
+    sigprocmask(SIG_BLOCK, &set, before);
+}
+
+static void unblock_interrupts(const sigset_t *before)
+{
+    sigprocmask(SIG_SETMASK, before, NULL);
+}
+
+/* Puts a name in place of another, NULL for none; there is room for few, further ones are not
+ * removed. */
+static void list(const char *file, const char *instead_of)
+{
     for (size_t i = 0; i < OPEN_FILES; i++) {
         if (open_files[i] == instead_of) {
             open_files[i] = file;
-            break;
+            return;
         }
     }
-    sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+/* mkstemp() that the signal handler knows of. */
+static int create_listed(char *name)
+{
+    sigset_t before;
+    block_interrupts(&before);
+    int fd = mkstemp(name);
+    if (fd >= 0) {
+        list(name, NULL);
+    }
+    unblock_interrupts(&before);
+    return fd;
+}
+
+/* What is left of an output: renamed to its path, or removed. */
+static int settle(struct output *output, bool keep)
+{
+    sigset_t before;
+    block_interrupts(&before);
+    int result = keep ? rename(output->temporary, output->path) : -1;
+    int error = errno;
+    if (result != 0) {
+        unlink(output->temporary);
+    }
+    list(NULL, output->temporary);
+    unblock_interrupts(&before);
+    errno = error;
+    return result;
 }
 
 static void remove_and_end(int signal_number)
@@ -69,7 +109,7 @@ int output_open(struct output *output, const char *path, char *why, size_t why_s
     if (length < 0 || (size_t)length >= sizeof output->temporary) {
         return fail(path, ENAMETOOLONG, why, why_size);
     }
-    int fd = mkstemp(output->temporary);
+    int fd = create_listed(output->temporary);
     if (fd < 0) {
         return fail(path, errno, why, why_size);
     }
@@ -77,12 +117,10 @@ int output_open(struct output *output, const char *path, char *why, size_t why_s
     mode_t mask = umask(0);
     umask(mask);
     output->file = fchmod(fd, 0666 & ~mask) == 0 ? fdopen(fd, "w") : NULL;
-    list(output->temporary, NULL);
     if (output->file == NULL) {
         int error = errno;
-        list(NULL, output->temporary);
         close(fd);
-        unlink(output->temporary);
+        (void)settle(output, false);
         return fail(path, error, why, why_size);
     }
     return 0;
@@ -94,13 +132,9 @@ int output_commit(struct output *output, char *why, size_t why_size)
     errno = EIO;
     failed = fclose(output->file) != 0 || failed;
     output->file = NULL;
-    if (failed || rename(output->temporary, output->path) != 0) {
-        int error = errno;
-        unlink(output->temporary);
-        list(NULL, output->temporary);
-        return fail(output->path, error, why, why_size);
+    if (settle(output, !failed) != 0) {
+        return fail(output->path, errno, why, why_size);
     }
-    list(NULL, output->temporary);
     return 0;
 }
 
@@ -108,8 +142,7 @@ void output_abandon(struct output *output)
 {
     if (output->file != NULL) {
         fclose(output->file);
-        unlink(output->temporary);
-        list(NULL, output->temporary);
+        (void)settle(output, false);
         output->file = NULL;
     }
 }

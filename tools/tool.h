@@ -23,6 +23,7 @@ enum tool_exit {
 /* Subcommands: argv[0] is the subcommand's name. Each returns an exit code. */
 int replay_main(int argc, char **argv);
 int convert_main(int argc, char **argv);
+int info_main(int argc, char **argv);
 int pick_main(int argc, char **argv);
 int record_main(int argc, char **argv);
 int run_main(int argc, char **argv);

@@ -49,9 +49,9 @@ struct trace_time {
 #define TRACE_NAME_BYTES 28
 
 /*
- * A point in the recorded order that the program gave a name to. "inference" is the beginning of one
- * (what follows the first blank is its number: "inference 3"), "end" that of what comes after the
- * last. Made and read by marks.h.
+ * A point in the recorded order that the program gave a name to: "inference 3" is the beginning of
+ * one, "end" the end of the last. Made and read by marks.h; what they tell of inferences, phases.h
+ * says.
  */
 struct trace_mark {
     uint32_t op; /* stands before this operation; op_count: behind the last */
