@@ -150,8 +150,9 @@ static void print_phases(const struct info *info)
 
 static void print_labels(const struct trace *trace)
 {
-    const char *at = trace->labels, *end = at + trace->label_bytes;
-    while (at < end) {
+    const char *at = trace->labels;
+    const char *end = at == NULL ? NULL : at + trace->label_bytes;
+    while (at != end) {
         const char *equals = memchr(at, '=', (size_t)(end - at));
         const char *line_end = memchr(at, '\n', (size_t)(end - at));
         printf("label      %.*s: %.*s\n", (int)(equals - at), at, (int)(line_end - equals - 1),

@@ -157,6 +157,9 @@ bool json_get_string(const char *text, const char *key, char *out, size_t out_si
             continue;
         }
         value += *value == '\\';
+        if (*value == '\0') {
+            break; /* cut behind the backslash */
+        }
         out[length++] = *value;
     }
     out[length] = '\0';

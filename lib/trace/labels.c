@@ -113,6 +113,9 @@ const char *labels_get(const struct trace *trace, const char *key, size_t *lengt
 int labels_parse(struct trace *trace, const char *text, size_t bytes, size_t *offset)
 {
     trace->label_bytes = 0;
+    if (bytes == 0) {
+        return 0;
+    }
     for (size_t at = 0; at < bytes;) {
         const char *end = memchr(text + at, '\n', bytes - at);
         size_t length = end == NULL ? 0 : (size_t)(end - (text + at)) + 1;

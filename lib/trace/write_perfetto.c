@@ -158,10 +158,11 @@ static void write_marks(struct perfetto *perfetto)
 static void write_labels(struct perfetto *perfetto)
 {
     const struct trace *trace = perfetto->trace;
-    const char *at = trace->labels, *end = trace->labels + trace->label_bytes;
+    const char *at = trace->labels;
+    const char *end = at == NULL ? NULL : at + trace->label_bytes;
     sink_print(perfetto->sink, "\n],\"displayTimeUnit\":\"ns\",\"otherData\":{\"clock\":\"%s\"",
                trace->times != NULL ? "recorded" : "operations, one microsecond each");
-    while (at < end) {
+    while (at != end) {
         const char *equals = memchr(at, '=', (size_t)(end - at));
         const char *line_end = memchr(at, '\n', (size_t)(end - at));
         sink_print(perfetto->sink, ",");

@@ -14,7 +14,9 @@ fuzz_build() {
         configure build-fuzz -Dfuzz=true -Dtests=enabled -Dbench=disabled --wrap-mode=nodownload \
             -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized \
             -Dc_args=-fsanitize=fuzzer-no-link
-    ) && compile build-fuzz "$1"
+    ) || return 1
+    say "building build-fuzz/"
+    logged build-fuzz-compile ninja -C "$root/build-fuzz" -j "$1" fuzz
 }
 
 fuzz_corpus() {
@@ -60,6 +62,18 @@ fuzz_run() {
     done
     echo "$passed $failed 0" >"$log/build-fuzz.count"
     return $good
+}
+
+# A stage of `test --all`: adds itself to `ran`, and to `broken` where something was found.
+test_fuzz() {
+    ran+=(build-fuzz)
+    say "[${#ran[@]}] fuzz: libFuzzer on every parser for 3 seconds"
+    echo "0 1 0" >"$log/build-fuzz.count"
+    if ! fuzz_build "$(nproc)" || ! fuzz_corpus; then
+        broken+=("fuzz (not built)")
+    else
+        fuzz_run 3 || broken+=(fuzz)
+    fi
 }
 
 # Builds and runs every harness for $1 seconds.

@@ -31,6 +31,7 @@ always  want  libtcmalloc-minimal4|libtcmalloc-minimal4t64  so:libtcmalloc_minim
 always  want  libtbbmalloc2                       so:libtbbmalloc_proxy.so  compared by `pick`
 always  want  libclang-rt-dev|libclang-rt-14-dev  file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.scudo_standalone-x86_64.so  scudo, what Android ships: compared by `pick`
 always  want  gnuplot-nox                         cmd:gnuplot          draws the charts of reports
+all     must  libclang-rt-dev|libclang-rt-14-dev  file:/usr/lib/llvm-14/lib/clang/14.0.6/lib/linux/libclang_rt.fuzzer-x86_64.a  libFuzzer: the fuzzers
 all     must  clang                               cmd:clang            second compiler
 all     want  spin                                cmd:spin             checks the models in tests/model
 all     must  qemu-user                           cmd:qemu-aarch64     runs the tests built for other machines
