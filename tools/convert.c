@@ -190,24 +190,9 @@ static int prepare(const struct options *options, struct trace *trace)
 
 /* -- Writing ------------------------------------------------------------------------------------ */
 
-static enum sink_packing packing_of(const char *path)
-{
-    size_t length = strlen(path);
-    return length > 3 && strcmp(path + length - 3, ".gz") == 0    ? SINK_GZIP
-           : length > 4 && strcmp(path + length - 4, ".zst") == 0 ? SINK_ZSTD
-                                                                  : SINK_PLAIN;
-}
-
 static int write_trace(const struct options *options, const struct trace *trace, FILE *file)
 {
-    struct sink *sink;
-    int result = sink_open(&sink, file, packing_of(options->out));
-    if (result == 0) {
-        result = options->to->write(trace, sink);
-        int closed = sink_close(sink);
-        result = result == 0 ? closed : result;
-    }
-    switch (result) {
+    switch (trace_write(trace, options->to, file, options->out)) {
     case 0:
         return TOOL_FINE;
     case -ENOTSUP:

@@ -15,8 +15,9 @@
 static const char help[] =
     "usage: larder record [OPTION...] [--] COMMAND...\n"
     "\n"
-    "Runs COMMAND and records what it allocates and frees, as a trace in the text format of\n"
-    "Android's memory_replay. However COMMAND ends, what it did until then is in the trace.\n"
+    "Runs COMMAND and records what it allocates and frees, as a trace: in the native format if\n"
+    "FILE ends in .ltr, else as text for Android's memory_replay; .gz or .zst behind packs it.\n"
+    "However COMMAND ends, what it did until then is in the trace.\n"
     "\n"
     "  -o, --output FILE  the trace (default: COMMAND.trace.txt, in the current directory); the\n"
     "                     program's marks go to FILE with .marks for .txt\n"

@@ -20,6 +20,8 @@
 #include "record_format.h"
 #include "record_merge.h"
 #include "tool.h"
+#include "trace.h"
+#include "writer.h"
 
 enum { PATH_BYTES = 4096 };
 
@@ -142,12 +144,47 @@ static int move(const char *from, const char *to)
     return TOOL_FAILED;
 }
 
+static int write_trace(const struct trace *trace, const struct trace_writer *writer,
+                       const char *path, const char *output)
+{
+    FILE *file = fopen(path, "wb");
+    int error = file != NULL ? trace_write(trace, writer, file, output) : -errno;
+    if (file != NULL && fclose(file) != 0 && error == 0)
+        error = -EIO;
+    if (error != 0)
+        tool_error("record", "%s: %s", output, strerror(-error));
+    return error != 0 ? TOOL_FAILED : TOOL_FINE;
+}
+
+/* Replaces the text, and with it its marks, by what the output's name asks for. */
+static int convert_result(const char *text, const char *output)
+{
+    const struct trace_writer *writer = trace_writer_for(output);
+    if (writer == NULL)
+        writer = &trace_writer_android;
+    size_t stem;
+    bool packed = ends_with(output, ".gz", &stem) || ends_with(output, ".zst", &stem);
+    if (writer == &trace_writer_android && !packed)
+        return TOOL_FINE;
+    struct trace trace;
+    char why[512];
+    if (trace_load(text, NULL, &trace, why, sizeof why) != 0) {
+        tool_error("record", "%s", why);
+        return TOOL_FAILED;
+    }
+    int result = write_trace(&trace, writer, text, output);
+    trace_unload(&trace);
+    return result;
+}
+
 /* The marks first: a trace that is there has its marks. */
 static int move_result(const char *directory, const struct recording *recording, const char *output)
 {
     char text[PATH_BYTES], marks[PATH_BYTES], marks_to[PATH_BYTES];
     work_path(directory, recording, ".txt", text);
     work_path(directory, recording, ".marks", marks);
+    if (convert_result(text, output) != TOOL_FINE)
+        return TOOL_FAILED;
     if (marks_path_of(output, marks_to, sizeof marks_to)) {
         if (recording->summary.marks == 0)
             unlink(marks_to); /* of an earlier trace by that name */

@@ -142,3 +142,23 @@ const char *trace_feature_loss(unsigned feature)
         return "that blocks are never freed: they end with the trace";
     }
 }
+
+static enum sink_packing packing_of(const char *path)
+{
+    size_t length = strlen(path);
+    if (length > 3 && strcmp(path + length - 3, ".gz") == 0)
+        return SINK_GZIP;
+    return length > 4 && strcmp(path + length - 4, ".zst") == 0 ? SINK_ZSTD : SINK_PLAIN;
+}
+
+int trace_write(const struct trace *trace, const struct trace_writer *writer, FILE *file,
+                const char *path)
+{
+    struct sink *sink;
+    int result = sink_open(&sink, file, packing_of(path));
+    if (result != 0)
+        return result;
+    result = writer->write(trace, sink);
+    int closed = sink_close(sink);
+    return result != 0 ? result : closed;
+}

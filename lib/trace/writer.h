@@ -47,6 +47,13 @@ extern const struct trace_writer trace_writer_native, trace_writer_native_raw, t
 const struct trace_writer *trace_writer_named(const char *name);
 const struct trace_writer *trace_writer_for(const char *path);
 
+/*
+ * Writes to a file, packed as the ending of `path` says (.gz, .zst). Returns 0 or a negative errno, -ENOTSUP where this
+ * build lacks the library for it.
+ */
+int trace_write(const struct trace *trace, const struct trace_writer *writer, FILE *file,
+                const char *path);
+
 /* Which features the trace has. */
 unsigned trace_features(const struct trace *trace);
 

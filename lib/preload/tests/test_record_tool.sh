@@ -35,6 +35,16 @@ expect_line it.marks '^9 half-way$'
 expect_line "$work/report" '^it.txt: [0-9]+ operations, 1 blocks live at the end$'
 "$larder" replay --backend none it.txt >"$work/replayed" 2>&1 || fail "$(cat "$work/replayed")"
 [ "$(left)" = "./it.marks ./it.txt " ] || fail "other files"
+
+claim="the output's ending tells the format: the native one, with the marks in it, or packed text"
+"$larder" record --wait -o it.ltr -- "$program" calls 2>"$work/report" || fail "status $?"
+"$larder" convert it.ltr -o back.txt >/dev/null 2>"$work/converted" || fail "$(cat "$work/converted")"
+expect_line back.txt '^[0-9]+: memalign 0x[0-9a-f]+ 64 3000$'
+expect_line back.marks '^9 half-way$'
+"$larder" record --wait -o it.txt.gz -- "$program" calls 2>"$work/report" || fail "status $?"
+gzip -dc it.txt.gz | grep -qE '^[0-9]+: memalign 0x[0-9a-f]+ 64 3000$' || fail "no packed text"
+left >/dev/null
+
 "$larder" record -o it.txt -- "$program" no-such-scene 2>"$work/report"
 [ $? -eq 2 ] || fail "another status"
 left >/dev/null
