@@ -4,6 +4,7 @@
 
 #include "entry.h"
 #include "error.h"
+#include "planned.h"
 #include "thread_state.h"
 
 size_t larder_usable_size(const void *ptr)
@@ -78,6 +79,8 @@ int larder_record_free(void *ptr)
 int larder_walk(larder_t *larder, larder_walk_fn *fn, void *context)
 {
     int stop = block_walk(larder, fn, context);
+    if (stop == 0)
+        stop = planned_walk(larder, fn, context);
     struct span_heap *heaps[] = {&larder->small_heap, &larder->heap};
     for (int i = 0; i < 2; i++) {
         span_heap_lock_settled(heaps[i]);

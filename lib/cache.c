@@ -19,6 +19,7 @@
 #include "debug.h"
 #include "fit.h"
 #include "meta.h"
+#include "planned.h"
 #include "thread_state.h"
 
 static struct {
@@ -109,9 +110,17 @@ static uint64_t free_span_bytes(struct larder *instance)
     return span_heap_free_bytes(&instance->heap) + span_heap_free_bytes(&instance->small_heap);
 }
 
+static uint64_t free_arena_bytes(struct larder *instance)
+{
+    struct planned_figures figures = {0};
+    planned_add_figures(instance, &figures);
+    return figures.free_bytes;
+}
+
 uint64_t cache_cached_bytes(struct larder *instance)
 {
     uint64_t bytes = cache_thread_bytes(instance) + free_span_bytes(instance) +
+                     free_arena_bytes(instance) +
                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed) +
                      atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
     if (instance
@@ -182,6 +191,8 @@ size_t cache_trim(struct larder *instance, size_t bytes)
     if (bytes == 0 || !backend_can_discard(instance)) {
         release_empty(instance, os_now_ms(), 0, bytes == 0);
     }
+    if (instance->planned != NULL && cache_cached_bytes(instance) > bytes)
+        planned_give_back(instance, os_now_ms(), 0);
     return (size_t)cache_cached_bytes(instance);
 }
 
@@ -203,6 +214,7 @@ size_t cache_tick(struct larder *instance)
     size_t bytes = give_back_idle(instance, now, decay, 0);
     if (bytes != 0)
         budget_note_decay(instance);
+    bytes += planned_give_back(instance, now, decay);
     return bytes + release_empty(instance, now, decay, false);
 }
 
@@ -322,7 +334,7 @@ static size_t round_up(size_t value, size_t multiple)
 static void set_edges(struct larder *instance)
 {
     const larder_config_t *config = &instance->config;
-    bool fit = config->policy == LARDER_POLICY_FIT;
+    bool fit = policy_cuts_regions(config->policy);
     /* Under `fit` whatever precedes and follows a block is readable; up to 64 bytes need no room of their own. */
     size_t before = fit && config->padding_before <= 64 ? 0 : config->padding_before;
     size_t after = fit && config->padding_after <= 64 ? 0 : config->padding_after;
@@ -343,8 +355,8 @@ static int set_backend(struct larder *instance)
 {
     const larder_backend_t *backend = instance->config.backend;
     if (backend == NULL) {
-        backend = instance->config.policy == LARDER_POLICY_FIT ? larder_backend_mmap()
-                                                               : larder_backend_system();
+        backend = policy_cuts_regions(instance->config.policy) ? larder_backend_mmap()
+                                                                : larder_backend_system();
     }
     int error = backend_copy(&instance->backend, backend);
     instance->config.backend = &instance->backend;
@@ -370,10 +382,12 @@ static int instance_init(struct larder *instance, const char *name, const larder
     set_edges(instance);
     instance->plain = instance->front == 0 && instance->back == 0 && config->fill < 0 &&
                       config->checks == LARDER_CHECKS_DEFAULT &&
-                      config->policy == LARDER_POLICY_FIT;
+                      policy_cuts_regions(config->policy);
     fit_init(instance);
     if (config->policy == LARDER_POLICY_EXACT)
         error = exact_init(&instance->exact);
+    if (error == 0)
+        error = planned_init(instance);
     instance->late.shared = true;
     atomic_store_explicit(&instance->late.instance, instance, memory_order_relaxed);
     atomic_store_explicit(&instance->last_tick_ms, os_now_ms(), memory_order_relaxed);
@@ -420,6 +434,7 @@ static size_t cache_live_blocks(struct larder *instance)
 
 static void instance_end(struct larder *instance)
 {
+    planned_end(instance);
     release_empty(instance, os_now_ms(), 0, true);
     registry_remove(instance);
     if (instance->heap.loops != NULL)
@@ -436,6 +451,7 @@ size_t cache_destroy_instance(struct larder *instance)
     uint32_t now = os_now_ms();
     give_back_idle(instance, now, 0, 0);
     release_empty(instance, now, 0, true);
+    planned_release_empty(instance);
     size_t live = cache_live_blocks(instance);
     if (live != 0)
         debug_report_leaks(instance, live);
@@ -452,6 +468,7 @@ void cache_orphan_freed(struct larder *instance)
     uint32_t now = os_now_ms();
     give_back_idle(instance, now, 0, 0);
     release_empty(instance, now, 0, true);
+    planned_release_empty(instance);
     /* acq_rel: the last one sees everything that the others did to the instance before it ends it */
     if (atomic_fetch_sub_explicit(&instance->orphans, 1, memory_order_acq_rel) == 1) {
         instance_end(instance);
@@ -470,6 +487,7 @@ void cache_fork_prepare(void)
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_lock(&l->depots[c].lock);
         exact_fork_lock(&l->exact);
+        planned_fork_lock(l);
         span_heap_lock_for_fork(&l->small_heap);
         span_heap_lock_for_fork(&l->heap);
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
@@ -502,6 +520,7 @@ void cache_fork_parent(void)
         }
         heap_lock_leave(&l->heap.lock);
         heap_lock_leave(&l->small_heap.lock);
+        planned_fork_unlock(l);
         exact_fork_unlock(&l->exact);
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_unlock(&l->depots[c].lock);

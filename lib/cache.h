@@ -73,6 +73,9 @@ struct thread_cache {
     _Atomic(struct larder *)
         instance;  /* NULL once the instance is destroyed; written under registry */
     bool retiring; /* larder_destroy() is at it: the record must stay; guarded by registry */
+    struct plan_stream
+        *stream; /* under `planned`: of the inference that the thread is in, or NULL */
+    struct plan_stream *own_stream;      /* the one that it will be in next time */
     struct thread_cache *next_of_thread; /* owner's list */
     struct thread_cache *next, *prev;    /* instance's list, guarded by instance->lock */
     struct exact_table *exact;           /* under `exact`, else NULL */
@@ -80,6 +83,12 @@ struct thread_cache {
     struct bin bins[SIZE_CLASS_MAX_COUNT];
     void *pool_link; /* used by the pool */
 };
+
+/* True where blocks are cut from regions. */
+static inline bool policy_cuts_regions(larder_policy_t policy)
+{
+    return policy == LARDER_POLICY_FIT || policy == LARDER_POLICY_PLANNED;
+}
 
 struct larder {
     uint32_t id;   /* never used twice */
@@ -106,6 +115,7 @@ struct larder {
     struct budget budget;
     _Atomic uint64_t peak_held_bytes; /* of the two heaps together */
     struct exact_store exact;
+    struct planned *planned;      /* NULL under other policies */
     _Atomic uint64_t depot_bytes; /* in full magazines */
     _Atomic uint64_t
         cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */

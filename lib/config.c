@@ -36,7 +36,7 @@ void larder_config_init(larder_config_t *config)
 static bool is_valid(const larder_config_t *config)
 {
     size_t alignment = config->alignment;
-    return (unsigned)config->policy <= LARDER_POLICY_PASSTHROUGH && alignment >= 8 &&
+    return (unsigned)config->policy <= LARDER_POLICY_PLANNED && alignment >= 8 &&
            alignment <= 4096 && (alignment & (alignment - 1)) == 0 &&
            config->padding_before <= MAX_EDGE && config->padding_after <= MAX_EDGE &&
            config->redzone <= MAX_EDGE && config->min_cached_size <= config->max_cached_size &&
@@ -107,7 +107,7 @@ static int parse_name(const char *text, const char *const names[])
 
 static int set_policy(larder_config_t *config, const char *value)
 {
-    static const char *const names[] = {"fit", "exact", "passthrough", NULL};
+    static const char *const names[] = {"fit", "exact", "passthrough", "planned", NULL};
     int policy = parse_name(value, names);
     if (policy >= 0)
         config->policy = (larder_policy_t)policy;

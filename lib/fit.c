@@ -23,6 +23,7 @@
 #include "fit.h"
 
 #include "fit_tiers.h"
+#include "planned.h"
 #include "thread_state.h"
 
 /* ---- set-up ---- */
@@ -60,7 +61,7 @@ void fit_init(struct larder *instance)
 {
     span_heap_init(&instance->heap, instance, heap_step(instance), (uint32_t)instance->front);
     span_heap_init(&instance->small_heap, instance, heap_step(instance), (uint32_t)instance->front);
-    if (instance->plain && !instance->capped)
+    if (instance->plain && !instance->capped && instance->config.policy == LARDER_POLICY_FIT)
         instance->heap.loops = span_loops_get(&instance->heap);
     for (unsigned c = 0; c < instance->class_count; c++) {
         struct depot *depot = &instance->depots[c];
@@ -273,8 +274,14 @@ bool fit_free(struct larder *instance, struct thread_cache *cache, const struct 
     struct region *region = block->region;
     if (word_kind(block->value) == WORD_LARGE_LIVE) {
         uint32_t start = (uint32_t)(block->word - region->words);
+        if (region->arena != NULL)
+            return planned_put(cache, region, start, block->value, strict);
+        if (instance->planned != NULL)
+            planned_note_freed(instance, block->base);
         if (!fit_free_span(cache, region, start, block->value))
             return false;
+        if (instance->planned != NULL)
+            planned_after_put(instance);
         count_add(cache, &cache->counters.slow_frees, UINT64_MAX); /* the caller counts it */
         return true;
     }

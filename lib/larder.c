@@ -20,6 +20,7 @@
 #include "debug.h"
 #include "error.h"
 #include "entry.h"
+#include "planned.h"
 #include "thread_state.h"
 
 /* ---- allocation ---- */
@@ -58,9 +59,16 @@ static struct block_record *alloc_record(struct larder *larder, struct thread_ca
 static void *alloc_tier(struct larder *larder, struct thread_cache *cache, size_t size,
                         size_t alignment)
 {
-    if (larder->config.policy == LARDER_POLICY_FIT && size <= larder->config.max_cached_size) {
+    if (policy_cuts_regions(larder->config.policy) && size <= larder->config.max_cached_size) {
         bool too_large;
-        void *ptr = fit_alloc(larder, cache, size, alignment, &too_large);
+        void *ptr = NULL;
+        if (cache->stream != NULL)
+            ptr = planned_request(cache, size, alignment);
+        if (ptr != NULL)
+            return ptr;
+        ptr = fit_alloc(larder, cache, size, alignment, &too_large);
+        if (ptr != NULL && cache->stream != NULL)
+            planned_note_taken(cache, ptr, size, alignment);
         if (ptr != NULL || !too_large)
             return ptr;
     }
@@ -89,7 +97,7 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
         cache = thread_cache_of(larder);
         ptr = alloc_tier(larder, cache, size, alignment);
     }
-    if (unlikely(ptr == NULL && larder->config.policy == LARDER_POLICY_FIT)) {
+    if (unlikely(ptr == NULL && policy_cuts_regions(larder->config.policy))) {
         /* the backend may have no region left, and yet room for this block */
         struct block_record *record = alloc_record(larder, cache, size, alignment);
         if (record != NULL)
@@ -135,6 +143,12 @@ take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_
         if (likely(ptr != NULL))
             return ptr;
         *written = size;
+    }
+    if (cache->stream != NULL && size > cache->class_limit && larder->plain &&
+        atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id) {
+        void *ptr = planned_alloc(cache, size);
+        if (likely(ptr != NULL))
+            return ptr;
     }
     return alloc_slow(larder, size, 1);
 }
@@ -306,6 +320,22 @@ __attribute__((noinline)) static void free_slow(struct larder *larder, void *ptr
     entry_free(larder, ptr, "larder_free");
 }
 
+/* A block of an arena, found live; false where that needs care. */
+static bool free_planned(const struct region *region, struct thread_cache *cache, word_t *word,
+                         uint32_t value)
+{
+    struct larder *owner = region->instance;
+    if (unlikely(!owner->plain ||
+                 atomic_load_explicit(&cache->id, memory_order_relaxed) != owner->id))
+        return false;
+    uint32_t slack = word_load(word + 1);
+    planned_put_plain(word, value);
+    count_own(&cache->counters.span_frees, 1);
+    count_own(&cache->counters.span_freed_bytes,
+              ((size_t)(value & WORD_INDEX_MASK) << UNIT_SHIFT) - slack);
+    return true;
+}
+
 /* A large block: back to its heap, if that is allowed without further ado. Apart from larder_free(), so that small ones pay for no registers. */
 static __attribute__((noinline)) void free_large(struct larder *larder, void *ptr)
 {
@@ -322,7 +352,9 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
     struct thread_cache *cache = thread_state.direct[region->instance_slot % DIRECT_CACHES];
     if (unlikely(word_kind(value) != WORD_LARGE_LIVE || cache->span_limit == 0 ||
                  atomic_load_explicit(&cache->id, memory_order_relaxed) != region->instance_id)) {
-        free_slow(larder, ptr);
+        if (word_kind(value) != WORD_LARGE_LIVE || region->arena == NULL ||
+            !free_planned(region, cache, word, value))
+            free_slow(larder, ptr);
         return;
     }
     size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);

@@ -6,6 +6,7 @@
 
 #include "entry.h"
 #include "error.h"
+#include "planned.h"
 #include "thread_state.h"
 
 /* What a large block has beyond its size must not reach the kind bits of its unit word. */
@@ -43,6 +44,8 @@ static bool realloc_in_place(const struct lookup *found, bool is_record, size_t 
     count_add(cache, &cache->counters.freed_bytes, found->size);
     count_add(cache, &cache->counters.allocated_bytes, size);
     fit_resize(owner, &found->fit, size);
+    if (owner->planned != NULL)
+        planned_note_resized(owner, found->fit.base + owner->front, size);
     return true;
 }
 

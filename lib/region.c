@@ -123,6 +123,7 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     }
     region->instance = instance;
     region->heap = heap;
+    region->arena = NULL;
     region->instance_id = instance->id;
     region->instance_slot = instance->slot;
     region->unused = NULL;

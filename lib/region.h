@@ -121,6 +121,7 @@ struct region {
     uint32_t instance_slot;
     struct larder *instance;
     struct span_heap *heap; /* that it belongs to */
+    void *arena;            /* the stream of which it is the arena (planned.h); NULL: of the heap */
 
     /* fixed */
     uint32_t units;

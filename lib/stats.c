@@ -7,7 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "cache.h"
+#include "planned.h"
 
 static uint64_t relaxed(const _Atomic uint64_t *counter)
 {
@@ -81,6 +81,18 @@ static void collect_heaps(struct larder *instance, larder_stats_t *stats)
     stats->peak_live_bytes = figures.peak_live_bytes;
     stats->peak_held_bytes = relaxed(&instance->peak_held_bytes);
     stats->peak_cached_bytes = figures.peak_free_bytes;
+    struct planned_figures arenas = {0};
+    planned_add_figures(instance, &arenas);
+    stats->free_committed_bytes += arenas.free_bytes;
+    stats->held_bytes += arenas.used_bytes + arenas.free_bytes;
+    stats->reserved_bytes += arenas.reserved_bytes;
+    stats->regions += arenas.regions;
+    stats->metadata_bytes += arenas.metadata_bytes;
+    stats->plans = arenas.plans;
+    if (instance->planned != NULL) {
+        stats->plan_hits = relaxed(&instance->planned->hits);
+        stats->plan_deviations = relaxed(&instance->planned->deviations);
+    }
     stats->splits = figures.splits;
     stats->coalesces = figures.coalesces;
     stats->given_back_bytes = figures.given_back_bytes;
@@ -188,6 +200,9 @@ static const struct field {
     FIELD(foreign_frees),
     FIELD(errors),
     FIELD(refused_bytes),
+    FIELD(plan_hits),
+    FIELD(plan_deviations),
+    FIELD(plans),
 };
 enum { FIELDS = sizeof fields / sizeof *fields };
 

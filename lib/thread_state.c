@@ -20,6 +20,7 @@
 
 #include "fit.h"
 #include "meta.h"
+#include "planned.h"
 
 struct thread_cache no_thread_cache;
 struct region no_region = {.base = UINTPTR_MAX};
@@ -82,6 +83,8 @@ static size_t span_limit(const struct larder *instance)
 {
     if (!instance->plain || instance->capped || instance->heap.step != 1)
         return 0;
+    if (instance->config.policy == LARDER_POLICY_PLANNED)
+        return 0; /* recordings must see each of them */
     size_t limit = ((size_t)region_max_units() - 1) << UNIT_SHIFT;
     return limit < instance->config.max_cached_size ? limit : instance->config.max_cached_size;
 }
@@ -96,7 +99,8 @@ static void cache_init(struct thread_cache *cache, struct larder *instance)
     cache->class_min = SIZE_CLASS_MIN;
     cache->span_limit = span_limit(instance);
     cache->puts = 0;
-    cache->hit_path = instance->plain && instance->config.policy == LARDER_POLICY_FIT;
+    cache->stream = cache->own_stream = NULL;
+    cache->hit_path = instance->plain && policy_cuts_regions(instance->config.policy);
     cache->shared = false;
     cache->live_told = 0;
     cache->lease = instance->capped ? 0 : instance->config.thread_cached_bytes;
@@ -153,6 +157,7 @@ static struct larder *cache_detach(struct thread_cache *cache)
 static void cache_retire(struct larder *instance, struct thread_cache *cache)
 {
     thread_cache_flush(instance, cache);
+    planned_thread_ends(cache);
     atomic_store_explicit(&cache->id, 0, memory_order_relaxed);
     spinlock_lock(&instance->lock);
     unlink_cache(instance, cache);
@@ -343,6 +348,8 @@ void thread_caches_want_flush(struct larder *instance)
 
 void thread_caches_fork_child(struct larder *instance)
 {
+    struct thread_cache *mine = cache_find(instance);
+    planned_fork_child(instance, mine != NULL ? mine->own_stream : NULL);
     /* What other threads had in their magazines is lost to the child: the magazines may be torn. The records stay
      * linked for their counters; only the own cache goes on. */
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {

@@ -19,6 +19,7 @@ enum lock_rank {
     RANK_INSTANCE,   /* thread caches and records of one; larder->lock */
     RANK_DEPOT,      /* of a class */
     RANK_BUCKET,     /* of the store under `exact` */
+    RANK_PLANNED,    /* streams and plans of an instance */
     RANK_SMALL_HEAP, /* runs */
     RANK_HEAP,       /* large blocks */
     RANK_RUNS,       /* run records of a region */

@@ -15,7 +15,7 @@
 #include "peer.h"
 #include "peer_malloc.h"
 
-#define ALLOCATOR_COUNT 11
+#define ALLOCATOR_COUNT 12
 
 /* Opens the allocator with that number; false where this machine lacks it. */
 static bool open_number(int number, struct allocator *allocator)

@@ -34,13 +34,16 @@ struct allocator_report {
 struct allocator {
     const char *name;    /* as given on the command line: "larder", "system", ... */
     const char *version; /* of the library that serves it: "0.1.0", "glibc 2.36", ... */
-    const char *policy;  /* "fit", "exact", "passthrough" for larder's, else "-" */
+    const char *policy;  /* "fit", "exact", "passthrough", "planned" for larder's, else "-" */
     void *context;
     void *(*allocate)(void *context, size_t size);
     /* alignment is a power of two and at most 4096 in practice; larger ones occur in traces */
     void *(*allocate_aligned)(void *context, size_t alignment, size_t size);
     void *(*reallocate)(void *context, void *ptr, size_t size);
     void (*release)(void *context, void *ptr);
+    /* optional, NULL: none; called around each pass of a replay, outside of the timing */
+    void (*pass_begin)(void *context);
+    void (*pass_end)(void *context);
     /* optional, NULL: none. Fields come in as UINT64_MAX; see allocator_get_report(). */
     void (*report)(void *context, struct allocator_report *out);
     void (*close)(void *context);

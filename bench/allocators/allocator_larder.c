@@ -55,6 +55,17 @@ static void larder_trim_all(void *context)
     larder_free_cached(context);
 }
 
+/* What larder-planned calls an inference. */
+static void larder_pass_begin(void *context)
+{
+    larder_plan_begin(context, 0);
+}
+
+static void larder_pass_end(void *context)
+{
+    larder_plan_end(context);
+}
+
 static void larder_close(void *context)
 {
     larder_destroy(context);
@@ -63,7 +74,7 @@ static void larder_close(void *context)
 static int open_with(struct allocator *out, larder_policy_t policy, const larder_backend_t *backend,
                      char *why, size_t why_size)
 {
-    static const char *const policies[] = {"fit", "exact", "passthrough"};
+    static const char *const policies[] = {"fit", "exact", "passthrough", "planned"};
     larder_config_t config;
     larder_config_init(&config);
     if (larder_config_from_environment(&config) != 0) {
@@ -103,6 +114,16 @@ int larder_fit_open(struct allocator *out, char *why, size_t why_size)
 int larder_exact_open(struct allocator *out, char *why, size_t why_size)
 {
     return open_with(out, LARDER_POLICY_EXACT, larder_backend_system(), why, why_size);
+}
+
+int larder_planned_open(struct allocator *out, char *why, size_t why_size)
+{
+    int result = open_with(out, LARDER_POLICY_PLANNED, larder_backend_mmap(), why, why_size);
+    if (result == 0) {
+        out->pass_begin = larder_pass_begin;
+        out->pass_end = larder_pass_end;
+    }
+    return result;
 }
 
 int larder_mimalloc_open(struct allocator *out, char *why, size_t why_size)

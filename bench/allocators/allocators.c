@@ -13,6 +13,8 @@ static const struct entry {
 } entries[] = {
     {"larder", larder_fit_open, "larder's default: policy fit over mmap"},
     {"larder-exact", larder_exact_open, "larder, policy exact over the system's malloc"},
+    {"larder-planned", larder_planned_open,
+     "larder, policy planned over mmap: the first pass is recorded, the others replay its plan"},
     {"larder-mimalloc", larder_mimalloc_open, "larder, policy fit over mimalloc"},
     {"larder-passthrough", larder_passthrough_open,
      "larder, no caching, over the system's malloc: what its calls cost"},

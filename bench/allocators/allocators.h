@@ -12,8 +12,8 @@ extern "C" {
 /* Each fills everything but `name`. Returns 0, or a negative errno and the reason in `why`. */
 typedef int allocator_open_function(struct allocator *out, char *why, size_t why_size);
 
-allocator_open_function larder_fit_open, larder_exact_open, larder_mimalloc_open,
-    larder_passthrough_open;
+allocator_open_function larder_fit_open, larder_exact_open, larder_planned_open,
+    larder_mimalloc_open, larder_passthrough_open;
 allocator_open_function system_open;
 allocator_open_function mimalloc_open;
 /* C++; without a compiler for it they say how to get one */

@@ -186,7 +186,13 @@ static int run_passes(struct run *run, size_t *passes)
         if (i > 0 && run->settings->gap_ms > 0) {
             sleep_ms(run->settings->gap_ms);
         }
+        if (run->allocator->pass_begin != NULL) {
+            run->allocator->pass_begin(run->allocator->context);
+        }
         int result = run_pass(run, kernel, &run->results[i]);
+        if (run->allocator->pass_end != NULL) {
+            run->allocator->pass_end(run->allocator->context);
+        }
         if (result != 0) {
             return result;
         }

@@ -112,7 +112,10 @@ typedef enum larder_policy {
      * last in first out. */
     LARDER_POLICY_EXACT = 1,
     /* No caching: every call goes to the backend. */
-    LARDER_POLICY_PASSTHROUGH = 2
+    LARDER_POLICY_PASSTHROUGH = 2,
+    /* Large blocks of recorded inferences from one arena, at places planned ahead; the rest as `fit`. See
+     * larder_plan_begin(). */
+    LARDER_POLICY_PLANNED = 3
 } larder_policy_t;
 
 typedef enum larder_checks {
@@ -157,7 +160,7 @@ typedef void larder_error_handler(void *context, const larder_error_t *error);
 typedef struct larder_config {
     size_t struct_size; /* set by larder_config_init(): the library reads no further than this */
 
-    larder_policy_t policy; /* LARDER_POLICY=fit|exact|passthrough; default fit */
+    larder_policy_t policy; /* LARDER_POLICY=fit|exact|passthrough|planned; default fit */
 
     /* LARDER_BACKEND=system|mmap|mimalloc; default NULL: mmap under fit, system otherwise. */
     const larder_backend_t *backend;
@@ -418,6 +421,44 @@ static inline void larder_scope_cleanup_(larder_t **previous)
 #endif
 
 /* ------------------------------------------------------------------------------------------------
+ * Plans: policy `planned`
+ *
+ * An inference repeats its requests. Recorded once, their places are computed ahead (the peak is then hardly above what is live at
+ * once), and the inferences that follow are served from one arena, without a search or a lock:
+ *
+ *     larder_plan_begin(larder, 0);
+ *     ... an inference ...
+ *     larder_plan_end(larder);
+ *
+ * The stream of inferences is the calling thread: its requests between the two calls are recorded or replayed, and
+ * each thread that infers has an arena of its own. Plans are shared by all threads. Blocks may be freed by any thread, at any time; one that
+ * outlives its inference stays valid. What deviates from the plan is served as under `fit` and counted (plan_deviations): a request that is larger, in
+ * another order, or one too many. A smaller one is served from the place of the larger. The next inference takes up the plan again.
+ *
+ * Planned are blocks above 8 KiB (smaller ones have magazines), up to the alignment of a page. While an inference is recorded, freed memory goes back to the kernel at
+ * once, so that recording costs page faults, not memory. An instance keeps up to 64 plans and gives up those unused for longest.
+ */
+
+/*
+ * Begins an inference of the calling thread. `key` names its plan, for instance the shape of the input; where there is none of that
+ * name yet, the inference is recorded. 0 lets the size of the first large request choose. Returns 0, -ENOTSUP (another policy), -EBUSY (begun already), -ENOMEM,
+ * -EAGAIN (the thread is ending) or -EINVAL.
+ */
+LARDER_API int larder_plan_begin(larder_t *larder, uint64_t key);
+
+/* Ends it. After a recording this makes the plan: some milliseconds. Returns 0, -ENOTSUP, or -EINVAL (not begun). */
+LARDER_API int larder_plan_end(larder_t *larder);
+
+/* Writes all plans to a file, whole or not at all. Returns 0 or a negative errno. */
+LARDER_API int larder_plan_save(const larder_t *larder, const char *path);
+
+/*
+ * Adds the plans of a file, of larder_plan_save() or `larder plan`, so that nothing need be recorded. A file that is damaged, of another version (-ENOTSUP), or
+ * in which blocks overlap (-EINVAL) is refused as a whole. Returns the number of plans or a negative errno.
+ */
+LARDER_API int larder_plan_load(larder_t *larder, const char *path);
+
+/* ------------------------------------------------------------------------------------------------
  * Statistics
  */
 
@@ -465,6 +506,10 @@ typedef struct larder_stats {
     uint64_t given_back_bytes;  /* to kernel or backend, by cap, decay, trim or failure */
     uint64_t trims, foreign_frees, errors;
     uint64_t refused_bytes; /* freed to the backend at once because of the cap */
+
+    /* under `planned`: requests served from their places in plans, and those that did not fit one, both counted at
+     * the end of each inference; and plans kept now */
+    uint64_t plan_hits, plan_deviations, plans;
 } larder_stats_t;
 
 /* Fills `stats`; stats->struct_size must be set. Returns 0 or -EINVAL. */
