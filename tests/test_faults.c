@@ -187,7 +187,7 @@ static void run_steps(struct work *work)
 /* The whole of it: creation, work, work with memory there again, destruction. */
 static uint64_t live_through(const struct setting *setting, uint64_t fail_at, uint64_t fail_from)
 {
-    struct work work = {NULL};
+    struct work work = {.failures = 0};
     uint64_t calls;
 
     heed(fail_at, fail_from);
