@@ -21,9 +21,10 @@
 #define CHUNK_BYTES 65536u
 #define DEPTH_MAX 1000u
 /* A string that spans chunks is gathered in a buffer that doubles, and again where it has escapes:
- * with 4 MiB in use before a chunk, no chunk needs a tenth of the arena. */
-#define ARENA_BYTES ((size_t)64 << 20)
-#define ARENA_USED_MAX ((size_t)4 << 20)
+ * with 1 MiB in use before a chunk, no chunk needs
+ * half of the arena. */
+#define ARENA_BYTES ((size_t)16 << 20)
+#define ARENA_USED_MAX ((size_t)1 << 20)
 
 enum key {
     KEY_OTHER,
