@@ -280,7 +280,7 @@ START_TEST(each_shape_has_a_plan_found_by_its_first_request_or_its_key)
 
     for (uint64_t i = 0; i < 6; i++) {
         networks[i] = make_network(20 + i);
-        networks[i].output[0] = (20 + 50 * i) * KIB;
+        networks[i].output[0] = (size_t)(20 + 50 * i) * KIB;
     }
     for (int round = 0; round < 3;
          round++) { /* some are tried in the place of larger ones at first */
