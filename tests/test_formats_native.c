@@ -226,14 +226,15 @@ static struct forgery begin_forgery(void)
 static void finish_forgery(struct forgery *forgery)
 {
     uint32_t count = get_u32(forgery->bytes + 12);
-    for (uint32_t i = 0; i < count && i < 64; i++) {
+    size_t room = (forgery->size - 64) / 40; /* the count may be forged, too */
+    for (uint32_t i = 0; i < count && i < room; i++) {
         unsigned char *entry = forgery->bytes + 64 + 40 * (size_t)i;
         uint64_t offset = get_u64(entry + 8), size = get_u64(entry + 16);
         if (offset <= forgery->size && size <= forgery->size - offset) {
             put_u32(entry + 32, crc32c(forgery->bytes + offset, (size_t)size));
         }
     }
-    if (count <= 64) {
+    if (count <= room) {
         put_u32(forgery->bytes + 56, crc32c(forgery->bytes + 64, 40 * (size_t)count));
     }
     put_u32(forgery->bytes + 60, crc32c(forgery->bytes, 60));
