@@ -81,6 +81,9 @@ static void log_release(void *context, void *ptr)
     free(block);
 }
 
+static char *left_behind[2];
+static size_t left_behind_count;
+
 static void *log_allocate_and_damage(void *context, size_t size)
 {
     static char *damaged; /* guarded by the order of the one thread */
@@ -89,6 +92,9 @@ static void *log_allocate_and_damage(void *context, size_t size)
     }
     char *block = log_allocate(context, size);
     damaged = size == 77 ? block : NULL;
+    if (log_.damage && block != NULL) { /* the replay will stop before it frees them */
+        left_behind[left_behind_count++ % 2] = block;
+    }
     return block;
 }
 
@@ -329,6 +335,9 @@ START_TEST(a_damaged_byte_is_found)
     ck_assert_int_eq(replay_verify(&program, &damaging, &settings, &verified, why, sizeof why),
                      -EBADMSG);
     ck_assert_msg(strstr(why, "byte 76") != NULL, "%s", why);
+    ck_assert_uint_eq(left_behind_count, 2);
+    log_release(NULL, left_behind[0]);
+    log_release(NULL, left_behind[1]);
     program_release(&program);
 }
 END_TEST
