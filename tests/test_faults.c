@@ -123,7 +123,7 @@ static larder_t *create(const struct setting *setting)
 
 static void fill(struct work *work, size_t i, void *block, size_t size)
 {
-    work->live_bytes += size - work->sizes[i];
+    work->live_bytes += (uint64_t)size - work->sizes[i];
     work->blocks[i] = block;
     work->sizes[i] = size;
     pattern_fill(block, size, i);
