@@ -6,7 +6,8 @@
  * allocators on all cases once, in an order that is drawn anew each time from a seed that is printed: a
  * machine that slows down for a while hits everybody, and no allocator always follows the same one.
  *
- * A plan shares the time out. Each allocator is first run for two passes on each trace, untallied,
+ * A plan shares the time out. Each allocator is first run for TRIAL_PASSES on each trace (the best pass counts: in the first one
+ * or two the allocator meets the trace), untallied,
  * which tells what a pass and a process cost. PICK_HOPELESS times slower than the fastest: that
  * run stays its only one, since it would eat the others' time and nobody will choose it. The rest
  * get as many rounds as a rank test needs to tell them apart, and passes to fill the time: the same time for each
@@ -35,7 +36,8 @@
 #define ROUNDS_FULL 9
 /* Of the time, where some cases have gaps. */
 #define SHARE_OF_GAPS 0.35
-#define PASSES_LEAST 3
+#define PASSES_LEAST 4
+#define TRIAL_PASSES 4
 #define PASSES_MOST 2000
 #define REPLAY_NS_MOST 1e9
 
@@ -242,11 +244,11 @@ static int try_cell(struct plan *plan, struct cell *cell)
     uint64_t begin = measure_now_ns();
     plan->done++;
     show_progress(plan, cell, "trying ");
-    int result = run_replay(plan, cell, 2, &row->samples[0]);
+    int result = run_replay(plan, cell, TRIAL_PASSES, &row->samples[0]);
     clear_progress();
     if (result == 0 && !row->failed) {
         row->cost_ns = (double)(measure_now_ns() - begin);
-        row->pass_ns = row->samples[0].ns_per_op * (double)row->samples[0].ops_per_pass;
+        row->pass_ns = row->samples[0].ns_per_op_min * (double)row->samples[0].ops_per_pass;
     }
     return result;
 }
@@ -272,7 +274,7 @@ static void give_up_hopeless(struct plan *plan, struct pick_case *one)
 static double replay_cost(const struct plan *plan, const struct cell *cell, unsigned passes)
 {
     const struct pick_row *row = &main_case_of(plan, cell->of)->rows[cell->backend];
-    double start = row->cost_ns - 2 * row->pass_ns;
+    double start = row->cost_ns - TRIAL_PASSES * row->pass_ns;
     double pass = row->pass_ns + 1e6 * (double)cell->of->gap_ms;
     return (start > 0 ? start : 0) + pass * (double)passes;
 }
