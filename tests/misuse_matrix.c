@@ -410,8 +410,9 @@ static void ask_about_what_is_not_live(struct scene *scene)
 #define WHERE_CACHED(o) ROW(o, o, o, o, FORGOTTEN, FORGOTTEN)
 /* A span that has become part of a larger hole is no block's start any more. */
 #define WHEREVER_IT_WENT ROW(CAUGHT, CAUGHT, DOUBLE, DOUBLE, FORGOTTEN, FORGOTTEN)
-/* While another thread puts a span into its heap, it is for a moment no block's start. */
-#define WHILE_IT_GOES ROW(DOUBLE, CAUGHT, DOUBLE, DOUBLE, FORGOTTEN, FORGOTTEN)
+/* While another thread puts a span into its heap, it is for a moment no block's start; under passthrough it is known a
+ * moment longer. */
+#define WHILE_IT_GOES ROW(DOUBLE, CAUGHT, DOUBLE, DOUBLE, CAUGHT, CAUGHT)
 /* Without regions only strict checks look at all blocks. */
 #define INTERIOR ROW(INVALID, INVALID, UNOWNED, INVALID, UNOWNED, INVALID)
 

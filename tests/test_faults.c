@@ -199,7 +199,9 @@ static uint64_t live_through(const struct setting *setting, uint64_t fail_at, ui
         ck_assert_uint_gt(the_system.refused, 0);
     }
     calls = the_system.calls;
-    ck_assert((fail_at == 0 && fail_from == 0) || the_system.refused > 0);
+    /* a run may get along with fewer calls than the one that was counted: records are left from that */
+    ck_assert((fail_at == 0 && fail_from == 0) || the_system.refused > 0 ||
+              calls < fail_at + fail_from);
     ck_assert_msg(work.failures == 0 || fail_from != 0,
                   "%s: call %llu alone failed, and so did %u requests", setting->name,
                   (unsigned long long)fail_at, work.failures);
