@@ -106,5 +106,7 @@ void budget_note_decay(struct larder *instance)
     spinlock_lock(&instance->budget.lock);
     if (use.held < instance->budget.peak)
         instance->budget.peak = use.held;
+    if (use.new_loops) /* whoever looks first sees them */
+        instance->budget.operations = use.operations;
     spinlock_unlock(&instance->budget.lock);
 }

@@ -185,7 +185,7 @@ void span_heap_enter(struct span_heap *heap);
 /* Takes it and settles a frozen heap: for everything but takes and puts. */
 void span_heap_enter_settled(struct span_heap *heap);
 
-/* The same, about to change what is clean or where regions are: no loop is valid after that. */
+/* The same, about to take or put a span that is on no record: no loop is valid after that. */
 void span_heap_enter_unlooped(struct span_heap *heap);
 
 /* span_settle.c: a frozen heap becomes what it would be without loops. */
@@ -207,11 +207,11 @@ bool span_heap_in_loop(const struct span_heap *heap);
 
 /*
  * span_plan.c: chooses new places for a closed sequence of operations. The takes among the first `shared` of them get the places of
- * `others`. If `recorded_end` is not 0, this happens only if the highest block then ends lower. Returns the unit where the
- * places now end. The heap must be in the common state.
+ * `others`. False, and nothing has changed, where there is no room or the highest block would not end below the unit `below`. The
+ * heap must be in the common state.
  */
-uint32_t span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
-                        const struct loop_op *others, uint32_t shared, uint32_t recorded_end);
+bool span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
+                    const struct loop_op *others, uint32_t shared, uint32_t below);
 
 /* Counts the pages of a loop's places as touched: from now on its takes do not look. */
 void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uint32_t count);

@@ -14,7 +14,7 @@
  *
  * While loops are replayed the heap is frozen in the common state: bins and nodes stay as they are, only the words of the
  * blocks handed out change. The first operation that the loop does not expect, and whatever else needs the
- * true heap (another kind of operation, a purge, statistics), makes it settle (span_heap.c): the words of free spans are
+ * true heap (another kind of operation, a purge, statistics), makes it settle (span_settle.c): the words of free spans are
  * restored and what is out at the moment is cut out of them. The recording then goes on from the
  * common state with the operations of the broken round, so a variant of the inference becomes a loop of its own;
  * up to LOOP_MAX of them are kept, all from one common state. When the operation at hand is not the expected one but another
@@ -43,14 +43,21 @@ static void drop_loops(struct span_loops *loops)
     loops->highest = 0;
 }
 
+/* The record begins in the common state, where it now is. */
+static void record_anew(struct span_loops *loops)
+{
+    loops->count = 0;
+    loops->state = 0;
+    loops->out = 0;
+}
+
 void span_loop_forget(struct span_loops *loops)
 {
     loops->mode = LOOP_RECORDING;
     loops->current = NULL;
     loops->region = NULL;
-    loops->state = 0;
-    loops->out = 0;
-    loops->first = loops->count = 0;
+    loops->first = 0;
+    record_anew(loops);
     drop_loops(loops);
 }
 
@@ -61,7 +68,7 @@ struct span_loops *span_loops_get(struct span_heap *heap)
         return NULL;
     loops->heap = heap;
     span_loop_forget(loops);
-    loops->puts = loops->skip = loops->wait = 0;
+    loops->skip = loops->wait = 0;
     return loops;
 }
 
@@ -125,9 +132,7 @@ static bool is_same(const struct loop_op *op, uint32_t start, uint32_t what)
 static void restart(struct span_loops *loops)
 {
     loops->first += loops->count;
-    loops->count = 0;
-    loops->state = 0;
-    loops->out = 0;
+    record_anew(loops);
     if (loops->loops_count ==
         LOOP_MAX) { /* no place for another: the oldest knowledge goes, all of it */
         loops->first = 0;
@@ -245,6 +250,17 @@ static const struct loop *find_sibling(const struct span_loops *loops, uint32_t 
     return sibling;
 }
 
+/* The unit behind the highest place. */
+static uint32_t end_of(const struct loop_op *ops, uint32_t count)
+{
+    uint32_t end = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
+            end = ops[i].start + ops[i].what;
+    }
+    return end;
+}
+
 /*
  * Chooses places for the recording. The operations that it has in common with another loop must be in the same places, or
  * the heap could not change from one to the other when they part. Otherwise there is a plan only if the recorded places end
@@ -255,22 +271,12 @@ static void plan_loop(struct span_loops *loops, const struct loop *sibling, uint
     struct loop_op *ops = &loops->ops[loops->first];
     const struct loop_op *others = sibling != NULL ? &loops->ops[sibling->first] : NULL;
     bool must = others != NULL && memcmp(ops, others, shared * sizeof *ops) != 0;
-    uint32_t end = 0;
-    for (uint32_t i = 0; i < loops->count; i++) {
-        if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
-            end = ops[i].start + ops[i].what;
-    }
-    if (must || end > loops->highest)
-        end = span_heap_plan(loops->heap, ops, loops->count, others, shared, must ? 0 : end);
+    uint32_t end = end_of(ops, loops->count);
+    if ((must || end > loops->highest) &&
+        span_heap_plan(loops->heap, ops, loops->count, others, shared, must ? UINT32_MAX : end))
+        end = end_of(ops, loops->count);
     if (end > loops->highest)
         loops->highest = end;
-}
-
-static void record_anew(struct span_loops *loops)
-{
-    loops->count = 0;
-    loops->state = 0;
-    loops->out = 0;
 }
 
 static void close_loop(struct span_loops *loops)
@@ -287,8 +293,8 @@ static void close_loop(struct span_loops *loops)
     uint32_t shared;
     const struct loop *sibling = find_sibling(loops, &shared);
     if (sibling != NULL && shared == loops->count && shared == sibling->count) {
-        record_anew(
-            loops); /* known; one that was broken and went on with other places is no new one */
+        /* known; one that was broken and went on with other places is no new one */
+        record_anew(loops);
     } else {
         plan_loop(loops, sibling, shared);
         loops->loops[loops->loops_count++] =
@@ -364,9 +370,8 @@ uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops
         }
         memmove(&loops->ops[loops->first], loops->begin, done * sizeof *loops->begin);
     }
+    record_anew(loops);
     loops->count = done;
-    loops->state = 0;
-    loops->out = 0;
     for (uint32_t i = 0; i < done; i++) {
         const struct loop_op *op = &loops->ops[loops->first + i];
         uint64_t hash = hash_span(op->start, op->what & ~LOOP_PUT);

@@ -41,7 +41,6 @@ struct span_loops {
     /* while replaying: the next operation and the bounds of the current loop; NULL before the first */
     const struct loop_op *expected, *begin, *end;
     struct loop *current;
-    uint32_t puts; /* for the clock */
     uint32_t skip,
         wait; /* loops to let pass before replaying again, and how many that will be next time */
     /* the record since the common state: all loops begin and end in it */

@@ -88,29 +88,19 @@ static void write_places(const struct plan_item *blocks, uint32_t count, struct 
         ops[blocks[i].begin].start = ops[blocks[i].end].start = (uint32_t)blocks[i].offset;
 }
 
-static uint32_t end_of(const struct loop_op *ops, uint32_t count)
-{
-    uint32_t end = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if ((ops[i].what & LOOP_PUT) == 0 && ops[i].start + ops[i].what > end)
-            end = ops[i].start + ops[i].what;
-    }
-    return end;
-}
-
-uint32_t span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
-                        const struct loop_op *others, uint32_t shared, uint32_t recorded_end)
+bool span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
+                    const struct loop_op *others, uint32_t shared, uint32_t below)
 {
     uint32_t takes = count_takes(ops, count), pinned = count_takes(ops, shared);
     uint32_t items = takes + MOST_FREE_SPANS + 1;
     char *scratch = heap->loops->scratch;
     if (items * sizeof(struct plan_item) + plan_scratch_bytes(items) > PLAN_SCRATCH)
-        return end_of(ops, count);
+        return false;
     struct plan_item *fixed = (struct plan_item *)(void *)scratch;
     uint32_t free_spans = collect_free(heap, fixed);
     if (free_spans == 0)
-        return end_of(ops, count);
-    uint32_t lowest = (uint32_t)fixed[0].offset;
+        return false;
+    uint64_t lowest = fixed[0].offset;
     uint64_t limit = fixed[free_spans - 1].offset + fixed[free_spans - 1].size;
     invert_free(fixed, free_spans);
     struct plan_item *blocks = &fixed[free_spans + 1];
@@ -118,16 +108,16 @@ uint32_t span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t co
     for (uint32_t i = 0; i < pinned; i++)
         blocks[i].offset = others[blocks[i].begin].start;
     scratch += items * sizeof(struct plan_item);
-    if (recorded_end != 0 && recorded_end <= lowest + plan_lower_bound(blocks, takes, scratch))
-        return recorded_end;
+    if (below <= lowest + plan_lower_bound(blocks, takes, scratch))
+        return false;
     uint64_t effort = (uint64_t)takes * takes / 2 * ROUNDS;
     uint64_t end = plan_greedy(blocks + pinned, takes - pinned, fixed, free_spans + 1 + pinned,
                                effort < MOST_EFFORT ? effort : MOST_EFFORT, scratch);
     uint64_t pinned_end = plan_peak(blocks, pinned);
     if (end < pinned_end)
         end = pinned_end;
-    if (end > limit || (recorded_end != 0 && end >= recorded_end))
-        return end_of(ops, count);
+    if (end > limit || end >= below)
+        return false;
     write_places(blocks, takes, ops);
-    return (uint32_t)end;
+    return true;
 }
