@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cache.h"
+#include "poison.h"
 
 int backend_copy(larder_backend_t *to, const larder_backend_t *from)
 {
@@ -63,5 +64,7 @@ int backend_discard(struct larder *instance, void *ptr, size_t size)
         return -ENOTSUP;
     witness_free_of_locks("backend's discard");
     atomic_fetch_add_explicit(&instance->backend_discards, 1, memory_order_relaxed);
+    if (!instance->backend_reserves)
+        poison_live(ptr, size); /* it may write to it, and the next owner need not be a block */
     return backend->discard(backend->context, ptr, size);
 }

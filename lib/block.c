@@ -3,6 +3,7 @@
 
 #include "cache.h"
 #include "meta.h"
+#include "poison.h"
 
 static struct meta_pool record_pool = META_POOL(struct block_record);
 
@@ -80,6 +81,7 @@ void block_destroy(struct block_record *record)
     size_t raw_size = record->raw_size;
     /* Out of the map first: the backend may hand the address out again at once. */
     block_forget(record);
+    poison_live(raw, raw_size);
     backend_free(instance, raw, raw_size);
 }
 
@@ -101,6 +103,7 @@ void block_mark_live(struct block_record *record)
 {
     uint32_t word = word_load(&record->word) + WORD_GENERATION_ONE;
     word_store(&record->word, (word & WORD_GENERATION_MASK) | WORD(WORD_LIVE));
+    poison_live(record->raw, record->raw_size);
 }
 
 bool block_contains(struct larder *instance, uintptr_t address, size_t *size)

@@ -20,6 +20,7 @@
 #include "fit.h"
 #include "meta.h"
 #include "planned.h"
+#include "poison.h"
 #include "thread_state.h"
 
 static struct {
@@ -335,9 +336,11 @@ static void set_edges(struct larder *instance)
 {
     const larder_config_t *config = &instance->config;
     bool fit = policy_cuts_regions(config->policy);
-    /* Under `fit` whatever precedes and follows a block is readable; up to 64 bytes need no room of their own. */
-    size_t before = fit && config->padding_before <= 64 ? 0 : config->padding_before;
-    size_t after = fit && config->padding_after <= 64 ? 0 : config->padding_after;
+    /* Under `fit` whatever precedes and follows a block is readable, unless it is poisoned; up to 64 bytes need no room
+     * of their own. */
+    size_t nothing = fit && !POISON_ACTIVE ? 64 : 0;
+    size_t before = config->padding_before <= nothing ? 0 : config->padding_before;
+    size_t after = config->padding_after <= nothing ? 0 : config->padding_after;
     if (before < config->redzone)
         before = config->redzone;
     if (after < config->redzone)
@@ -356,7 +359,7 @@ static int set_backend(struct larder *instance)
     const larder_backend_t *backend = instance->config.backend;
     if (backend == NULL) {
         backend = policy_cuts_regions(instance->config.policy) ? larder_backend_mmap()
-                                                                : larder_backend_system();
+                                                               : larder_backend_system();
     }
     int error = backend_copy(&instance->backend, backend);
     instance->config.backend = &instance->backend;

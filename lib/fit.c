@@ -24,6 +24,7 @@
 
 #include "fit_tiers.h"
 #include "planned.h"
+#include "poison.h"
 #include "thread_state.h"
 
 /* ---- set-up ---- */
@@ -79,22 +80,23 @@ void fit_init(struct larder *instance)
 
 /* ---- blocks ---- */
 
-/* Makes a class block live. `total` is what was asked for, with front and back. */
-static void mark_live(struct larder *instance, word_t *word, unsigned c, size_t size)
+/* Makes a class block live, for a request of `size` bytes. */
+static void *mark_live(struct larder *instance, struct round round, unsigned c, size_t size)
 {
+    word_t *word = round.word;
     uint32_t slack = (uint32_t)(instance->depots[c].block_size - size);
     uint32_t generation = (word_load(word) + WORD_GENERATION_ONE) & WORD_GENERATION_MASK;
     word_store(word, WORD(WORD_LIVE) | generation | c << WORD_CLASS_SHIFT | slack);
+    poison_live(round.ptr, instance->depots[c].block_size);
+    return round.ptr;
 }
 
 static void *alloc_class(struct larder *instance, struct thread_cache *cache, unsigned c,
                          size_t size)
 {
     struct round round;
-    if (!cache->shared && fit_take_round(instance, cache, c, &round)) {
-        mark_live(instance, round.word, c, size);
-        return round.ptr;
-    }
+    if (!cache->shared && fit_take_round(instance, cache, c, &round))
+        return mark_live(instance, round, c, size);
     /* No magazine for this thread: a single block straight from a run. */
     struct depot *depot = &instance->depots[c];
     if (depot_take_blocks(depot, &round, 1) == 0) {
@@ -103,13 +105,16 @@ static void *alloc_class(struct larder *instance, struct thread_cache *cache, un
             return NULL;
         depot_add_run(depot, run, &round, 1);
     }
-    mark_live(instance, round.word, c, size);
-    return round.ptr;
+    return mark_live(instance, round, c, size);
 }
 
-static void set_slack(struct taken_span taken, uint32_t units, size_t size)
+/* Notes what the caller asked for; the block. */
+static void *finish_large(struct taken_span taken, uint32_t units, size_t size)
 {
     word_store(&taken.region->words[taken.start + 1], (uint32_t)(span_bytes(units) - size));
+    void *block = region_address(taken.region, taken.start);
+    poison_live(block, span_bytes(units));
+    return block;
 }
 
 void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struct taken_span taken,
@@ -140,8 +145,7 @@ void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struc
         size_t touched = span_bytes(word_load(&taken.region->words[taken.start + 1]));
         *written = touched < size ? touched : size;
     }
-    set_slack(taken, units, size);
-    return region_address(taken.region, taken.start);
+    return finish_large(taken, units, size);
 }
 
 bool fit_free_span(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t word)
@@ -149,6 +153,7 @@ bool fit_free_span(struct thread_cache *cache, struct region *region, uint32_t s
     uint32_t units = word & WORD_INDEX_MASK;
     size_t size = span_bytes(units) - word_load(&region->words[start + 1]);
     count_free(cache, size);
+    poison_cached(region_address(region, start), span_bytes(units));
     if (__builtin_expect(fit_put_span(cache, region, start, units, word), 1)) {
         count_add(cache, &cache->counters.slow_frees, 1);
         return true;
@@ -170,8 +175,7 @@ static void *alloc_large(struct larder *instance, struct thread_cache *cache, si
         return NULL;
     if (taken.fresh_pages != 0)
         fit_note_fresh(&instance->heap, cache);
-    set_slack(taken, units, size);
-    return region_address(taken.region, taken.start);
+    return finish_large(taken, units, size);
 }
 
 /* The class that serves `total` bytes at `alignment`, or -1. */
@@ -288,6 +292,7 @@ bool fit_free(struct larder *instance, struct thread_cache *cache, const struct 
     if (!mark_cached(block, strict))
         return false;
     count_free(cache, block->size);
+    poison_cached(block->base, block->bytes); /* nobody else can get it before the next lines */
     unsigned c = (block->value & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT;
     struct round round = {block->base, block->word};
     if (!fit_put_round(instance, cache, c, round))

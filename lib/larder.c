@@ -21,6 +21,7 @@
 #include "error.h"
 #include "entry.h"
 #include "planned.h"
+#include "poison.h"
 #include "thread_state.h"
 
 /* ---- allocation ---- */
@@ -137,7 +138,9 @@ take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_
             count_own(&cache->counters.span_allocated_bytes, size);
             word_store(&taken.region->words[taken.start + 1],
                        (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
-            return region_address(taken.region, taken.start);
+            void *block = region_address(taken.region, taken.start);
+            poison_live(block, (size_t)units << UNIT_SHIFT);
+            return block;
         }
         void *ptr = fit_finish_span(larder, cache, taken, size, written);
         if (likely(ptr != NULL))
@@ -190,6 +193,7 @@ void *larder_alloc(larder_t *larder, size_t size)
             thread_cache_give(cache, bin->bytes);
             count_own(&cache->counters.allocations, 1);
             count_own(&cache->counters.allocated_bytes, size);
+            poison_live(round.ptr, bin->bytes);
             return round.ptr;
         }
     }
@@ -258,6 +262,7 @@ static void free_record(struct larder *owner, struct thread_cache *cache,
     count_free(cache, record->size);
     cache_note_record(owner, 0 - (uint64_t)record->size);
     if (caches) {
+        poison_cached(record->raw, record->raw_size);
         exact_free(owner, cache, record);
     } else {
         block_destroy(record);
@@ -329,6 +334,8 @@ static bool free_planned(const struct region *region, struct thread_cache *cache
                  atomic_load_explicit(&cache->id, memory_order_relaxed) != owner->id))
         return false;
     uint32_t slack = word_load(word + 1);
+    poison_cached(region_address(region, (uint32_t)(word - region->words)),
+                  (size_t)(value & WORD_INDEX_MASK) << UNIT_SHIFT);
     planned_put_plain(word, value);
     count_own(&cache->counters.span_frees, 1);
     count_own(&cache->counters.span_freed_bytes,
@@ -359,6 +366,7 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
     }
     size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
     struct span_heap *heap = region->heap;
+    poison_cached(region_address(region, start), (size_t)units << UNIT_SHIFT);
     if (unlikely(!span_heap_put_expected(heap, &thread_state.lock_user, region, start, units, value,
                                          size) &&
                  !span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
@@ -401,6 +409,7 @@ void larder_free(larder_t *larder, void *ptr)
             if (likely(count != magazine->capacity)) {
                 word_store(word,
                            WORD(WORD_CACHED) | (state & (WORD_GENERATION_MASK | WORD_CLASS_MASK)));
+                poison_cached((void *)os_untagged(ptr), bin->bytes);
                 magazine->rounds[count] = (struct round){(void *)os_untagged(ptr), word};
                 magazine->count = count + 1;
                 atomic_store_explicit(&cache->room, room - bin->bytes, memory_order_relaxed);

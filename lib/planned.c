@@ -311,6 +311,7 @@ bool planned_put(struct thread_cache *cache, struct region *region, uint32_t sta
 {
     uint32_t units = word & WORD_INDEX_MASK;
     size_t size = ((size_t)units << UNIT_SHIFT) - word_load(&region->words[start + 1]);
+    poison_cached(region_address(region, start), (size_t)units << UNIT_SHIFT);
     if (strict) {
         uint32_t dead = WORD(WORD_LARGE_CACHED) | (word & WORD_GENERATION_MASK);
         if (!atomic_compare_exchange_strong_explicit(&region->words[start], &word, dead,
@@ -422,8 +423,7 @@ static void end_round(struct thread_cache *cache, bool keep)
         struct larder *instance = stream->instance;
         planned_record_end(stream, keep);
         /* the heap has served one inference and may not be needed again: its tables go, too */
-        cache_unreserve(instance,
-                        span_heap_release_empty(&instance->heap, os_now_ms(), 0, true));
+        cache_unreserve(instance, span_heap_release_empty(&instance->heap, os_now_ms(), 0, true));
     }
     take_stock(stream);
     drop_plan(stream);

@@ -7,6 +7,7 @@
 #define LARDER_PLANNED_H
 
 #include "cache.h"
+#include "poison.h"
 
 enum {
     PLANS_MOST = 64,      /* that an instance keeps */
@@ -185,7 +186,9 @@ static inline char *planned_place(struct plan_stream *stream, const struct plan_
     word_store(word + 1, (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
     word_store(word, WORD(WORD_LARGE_LIVE) | generation | units);
     stream->next = step + 1;
-    return stream->base + ((size_t)step->start << UNIT_SHIFT);
+    char *block = stream->base + ((size_t)step->start << UNIT_SHIFT);
+    poison_live(block, (size_t)units << UNIT_SHIFT);
+    return block;
 }
 
 /* The expected request in the expected place, on an instance without fronts; NULL: go the slow way. */
@@ -202,7 +205,7 @@ static inline void *planned_alloc(struct thread_cache *cache, size_t size)
     return planned_place(stream, step, size, size);
 }
 
-/* Frees a block of an arena that was found live, not under strict checks. */
+/* Frees a block of an arena that was found live and has been poisoned, not under strict checks. */
 static inline void planned_put_plain(word_t *word, uint32_t value)
 {
     /* release: pairs with the acquire in planned_is_free(). No length: what lies there next may begin inside. */

@@ -6,6 +6,7 @@
 
 #include "cache.h"
 #include "meta.h"
+#include "poison.h"
 
 enum {
     RUN_MIN_UNITS = 8,
@@ -151,6 +152,7 @@ void region_release(struct region *region)
     atomic_store_explicit(&region->base, UINTPTR_MAX, memory_order_release);
     atomic_store_explicit(&region->size, 0, memory_order_release);
     allocation_map_remove_region(base, size);
+    poison_live((void *)base, (size_t)region->top << UNIT_SHIFT); /* what lies above was nobody's */
     if (region->reserved) {
         os_unmap((void *)base, size);
     } else {
