@@ -178,10 +178,10 @@ static void *alloc_large(struct larder *instance, struct thread_cache *cache, si
     return finish_large(taken, units, size);
 }
 
-/* The class that serves `total` bytes at `alignment`, or -1. */
-static int class_for(const struct larder *instance, size_t total, size_t alignment)
+/* The class that serves `total` bytes at `alignment`, or -1; none above `limit`. */
+static int class_for(const struct larder *instance, size_t limit, size_t total, size_t alignment)
 {
-    if (total > instance->class_limit)
+    if (total > limit)
         return -1;
     if (total < SIZE_CLASS_MIN)
         total = SIZE_CLASS_MIN;
@@ -205,7 +205,9 @@ void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size
         return NULL;
     /* an over-aligned address behind a front needs a span that starts askew: no class can have it */
     bool askew = front != 0 && alignment > instance->config.alignment;
-    int c = askew ? -1 : class_for(instance, total, alignment);
+    size_t limit =
+        cache->stream != NULL ? planned_class_limit(cache->stream) : instance->class_limit;
+    int c = askew ? -1 : class_for(instance, limit, total, alignment);
     char *block = c >= 0 ? alloc_class(instance, cache, (unsigned)c, size)
                          : alloc_large(instance, cache, total, size, alignment);
     return block != NULL ? block + front : NULL;
@@ -316,7 +318,7 @@ size_t fit_good_size(const struct larder *instance, size_t size)
     size_t total = size + instance->front + instance->back;
     if ((total >> UNIT_SHIFT) >= region_max_units())
         return 0;
-    int c = class_for(instance, total, instance->config.alignment);
+    int c = class_for(instance, instance->class_limit, total, instance->config.alignment);
     size_t bytes =
         c >= 0 ? instance->depots[c].block_size : span_bytes(round_units(instance, total));
     return bytes - instance->front - instance->back;

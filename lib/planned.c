@@ -9,7 +9,8 @@
  * A stream is one sequence of inferences: a thread, between larder_plan_begin() and larder_plan_end(). It has an
  * arena of its own, a region that no heap knows, so nothing in it needs a lock. Plans are the instance's and do not change;
  * several streams may replay the same one, each in its own arena. A plan is found by its key, or, without one, by the size of the
- * first request. What is not planned (small blocks, unusual alignments, threads without a stream) is `fit`.
+ * first large request. What is not planned (unusual alignments, threads without a stream, and small blocks where they are many: see
+ * planned_choose()) is `fit`.
  *
  * Nothing depends on the inference going as planned. A place is given out only after a look at everything that could still live there:
  *
@@ -181,6 +182,7 @@ static struct plan *find_by_beginning(struct planned *planned, const struct plan
 static void set_plan(struct plan_stream *stream, struct plan *plan, uint32_t done)
 {
     stream->plan = plan;
+    planned_set_above(stream, plan->above);
     stream->conflicts = plan->conflicts;
     stream->next = &plan->steps[done];
     uint64_t live = plan->live_bytes;
@@ -194,6 +196,7 @@ static void drop_plan(struct plan_stream *stream)
     struct plan *plan = stream->plan;
     stream->plan = NULL;
     stream->next = &nothing;
+    planned_set_above(stream, stream->instance->class_limit);
     if (plan == NULL)
         return;
     spinlock_lock(&planned->lock);
@@ -233,10 +236,16 @@ static void choose(struct plan_stream *stream, size_t total)
 
 /* ---- requests ---- */
 
-bool planned_takes(const struct larder *instance, size_t total, size_t alignment)
+void planned_set_above(struct plan_stream *stream, size_t above)
+{
+    stream->above = above;
+    stream->cache->class_limit = stream->instance->plain ? above : 0;
+}
+
+bool planned_takes(const struct larder *instance, size_t above, size_t total, size_t alignment)
 {
     size_t most = instance->front == 0 ? os_page_size() : instance->config.alignment;
-    return total > instance->class_limit && alignment <= (most > UNIT ? most : UNIT) &&
+    return total > above && alignment <= (most > UNIT ? most : UNIT) &&
            total >> UNIT_SHIFT < region_max_units() / 2;
 }
 
@@ -281,13 +290,12 @@ void *planned_request(struct thread_cache *cache, size_t size, size_t alignment)
     struct plan_stream *stream = cache->stream;
     struct larder *instance = stream->instance;
     size_t total = size + instance->front + instance->back;
-    if (stream->recording != NULL || !planned_takes(instance, total, alignment))
+    if (!planned_takes(instance, stream->above, total, alignment))
         return NULL;
-    if (stream->choosing) {
+    if (stream->choosing)
         choose(stream, total);
-        if (stream->recording != NULL)
-            return NULL;
-    }
+    if (stream->recording != NULL)
+        return NULL;
     if (stream->plan == NULL)
         return deviate(stream);
     const struct plan_step *step = match(stream, total);
@@ -375,6 +383,8 @@ int larder_plan_begin(larder_t *larder, uint64_t key)
     enter(stream);
     stream->next = &nothing;
     stream->plan = NULL;
+    stream->cache = cache;
+    planned_set_above(stream, larder->class_limit);
     stream->careful = stream->switched = false;
     stream->skipped = stream->deviations = 0;
     stream->told_live = 0;

@@ -12,7 +12,8 @@
 enum {
     PLANS_MOST = 64,      /* that an instance keeps */
     SURVIVORS_MOST = 256, /* blocks that outlive their inference, before a stream stops replaying */
-    PLAN_LOOK_AHEAD = 16  /* steps that may have been left out */
+    PLAN_LOOK_AHEAD = 16, /* steps that may have been left out */
+    PLANNED_ABOVE = 1023  /* smaller requests are never planned; see planned_choose() */
 };
 
 /* A request that is expected, and its place. */
@@ -39,6 +40,7 @@ struct plan {
     uint64_t key;        /* 0: found by its first request */
     uint64_t live_bytes; /* at its peak */
     uint32_t count, start_count, end_unit;
+    size_t above;            /* it has no requests of this size or smaller */
     struct plan_step *steps; /* count, and one that nothing matches */
     struct plan_conflict *conflicts;
     struct plan_lifetime *lifetimes; /* by step */
@@ -68,6 +70,8 @@ struct plan_stream {
     uint32_t survivor_count;
     uint32_t survivors[SURVIVORS_MOST]; /* units where blocks begin that outlived their round */
     struct larder *instance;
+    struct thread_cache *cache; /* of the thread that is in the inference */
+    size_t above; /* requests up to this size are `fit`'s; the cache's class_limit, too */
     /* guarded by planned->lock */
     enum stream_state state;
     struct region *region;
@@ -104,7 +108,7 @@ void planned_thread_ends(struct thread_cache *cache);
 
 /* A request on the slow path of a thread that has a stream: its block, or NULL: `fit` is to serve it. */
 void *planned_request(struct thread_cache *cache, size_t size, size_t alignment);
-/* `fit` has served it. */
+/* `fit` has served it, as a large block if its size is one's. */
 void planned_note_taken(struct thread_cache *cache, const void *ptr, size_t size, size_t alignment);
 /* A large block outside of arenas is about to be freed, has been freed, has changed its size. */
 void planned_note_freed(struct larder *instance, const void *base);
@@ -144,10 +148,17 @@ bool planned_record_begin(struct plan_stream *stream, uint64_t key);
 void planned_record_end(struct plan_stream *stream, bool keep);
 
 /*
+ * Leaves of `count` requests (and of their offsets, unless NULL) those that are worth planning, which begin with a large one, and
+ * says in *above which sizes are left to `fit`. Returns how many there are.
+ */
+uint32_t planned_choose(const struct larder *instance, struct plan_request *requests,
+                        uint64_t *offsets, uint32_t count, size_t *above);
+
+/*
  * A plan for the requests, in their order; NULL where there is no memory. `offsets` (bytes; NULL: none) are taken where they
  * are sound. No lock may be held.
  */
-struct plan *planned_make(uint64_t key, const struct plan_request *requests,
+struct plan *planned_make(uint64_t key, size_t above, const struct plan_request *requests,
                           const uint64_t *offsets, uint32_t count);
 enum { PLAN_REQUESTS_MOST = 16384 };
 /* Lets it be found, unless the same is there already. */
@@ -159,8 +170,16 @@ bool planned_arena_ready(struct plan_stream *stream, uint32_t end_unit);
 /* A stream for a thread: one that waits, or a new one. NULL where there is no memory. */
 struct plan_stream *planned_stream_get(struct planned *planned, struct larder *instance);
 
-/* Of which requests the policy takes care: large ones, at alignments that an arena has anyway. */
-bool planned_takes(const struct larder *instance, size_t total, size_t alignment);
+/* Of which requests the policy takes care: those above a size, at alignments that an arena has anyway. */
+bool planned_takes(const struct larder *instance, size_t above, size_t total, size_t alignment);
+/* From now on requests above this size go by planned_request(), not by the thread's magazines. */
+void planned_set_above(struct plan_stream *stream, size_t above);
+
+/* The largest request that `fit` serves from classes: while recording, all that may be planned are spans, whose ends are noted. */
+static inline size_t planned_class_limit(const struct plan_stream *stream)
+{
+    return stream->recording != NULL ? PLANNED_ABOVE : stream->instance->class_limit;
+}
 
 /* ---- the hit paths ---- */
 

@@ -151,12 +151,14 @@ static int read_rows(struct plan_reader *reader, const struct plan_head *head,
     return verdict.fault == PLAN_FINE ? 0 : -EINVAL;
 }
 
-/* Leaves the requests that the policy takes care of; returns how many. */
-static uint32_t keep_large(const struct larder *instance, struct loading *loading, uint32_t count)
+/* Leaves the requests that the policy can take care of; returns how many. */
+static uint32_t keep_possible(const struct larder *instance, struct loading *loading,
+                              uint32_t count)
 {
     uint32_t kept = 0;
     for (uint32_t k = 0; k < count; k++) {
-        if (!planned_takes(instance, loading->requests[k].size, loading->requests[k].alignment))
+        if (!planned_takes(instance, PLANNED_ABOVE, loading->requests[k].size,
+                           loading->requests[k].alignment))
             continue;
         loading->requests[kept] = loading->requests[k];
         loading->offsets[kept++] = loading->offsets[k];
@@ -175,9 +177,11 @@ static int load_plan(struct plan_reader *reader, const struct plan_head *head,
     if (!loading_map(&loading, head->blocks))
         return -ENOMEM;
     int error = read_rows(reader, head, instance, &loading);
-    uint32_t kept = error == 0 ? keep_large(instance, &loading, head->blocks) : 0;
+    uint32_t kept = error == 0 ? keep_possible(instance, &loading, head->blocks) : 0;
+    size_t above;
+    kept = planned_choose(instance, loading.requests, loading.offsets, kept, &above);
     if (kept != 0) {
-        *plan = planned_make(head->key, loading.requests, loading.offsets, kept);
+        *plan = planned_make(head->key, above, loading.requests, loading.offsets, kept);
         if (*plan == NULL)
             error = -ENOMEM;
     }

@@ -4,80 +4,9 @@
  * counted, and nothing overlaps whatever happens. Each block carries a pattern of its own, which is looked at
  * when it is freed.
  */
-#include "support.h"
+#include "planned_network.h"
 
-#include <stdio.h>
-#include <unistd.h>
-
-enum { LAYERS = 12, BLOCKS = 3 * LAYERS, ROUNDS = 40 };
-
-/* -- A network: each layer has an output, which the next but one frees, and work space of its own -- */
-
-struct network {
-    size_t output[LAYERS], work[LAYERS];
-};
-
-struct run {
-    larder_t *larder;
-    void *blocks[BLOCKS + 8];
-    size_t sizes[BLOCKS + 8];
-    uint64_t seed;
-};
-
-static larder_t *make_planned(void)
-{
-    return make_instance(LARDER_POLICY_PLANNED, larder_backend_mmap());
-}
-
-static struct network make_network(uint64_t stream)
-{
-    struct network network;
-    struct random random;
-    random_init(&random, stream);
-    for (int i = 0; i < LAYERS; i++) {
-        network.output[i] = random_between(&random, 10 * KIB, 300 * KIB);
-        network.work[i] = random_between(&random, 9 * KIB, 100 * KIB);
-    }
-    return network;
-}
-
-static void *take(struct run *run, int slot, size_t size)
-{
-    void *ptr = larder_alloc(run->larder, size);
-    ck_assert_ptr_nonnull(ptr);
-    pattern_fill(ptr, size, run->seed + (uint64_t)slot);
-    run->blocks[slot] = ptr;
-    run->sizes[slot] = size;
-    return ptr;
-}
-
-static void give(struct run *run, int slot)
-{
-    if (run->blocks[slot] == NULL)
-        return;
-    ck_assert(pattern_holds(run->blocks[slot], run->sizes[slot], run->seed + (uint64_t)slot));
-    larder_free(run->larder, run->blocks[slot]);
-    run->blocks[slot] = NULL;
-}
-
-/* One inference. The outputs' addresses go to `places` (NULL: nowhere). */
-static void infer(larder_t *larder, const struct network *network, uint64_t key, void **places)
-{
-    struct run run = {.larder = larder, .seed = key + 1000};
-    ck_assert_int_eq(larder_plan_begin(larder, key), 0);
-    for (int i = 0; i < LAYERS; i++) {
-        void *output = take(&run, i, network->output[i]);
-        if (places != NULL)
-            places[i] = output;
-        take(&run, LAYERS + i, network->work[i]);
-        give(&run, LAYERS + i);
-        if (i >= 2)
-            give(&run, i - 2);
-    }
-    give(&run, LAYERS - 2);
-    give(&run, LAYERS - 1);
-    ck_assert_int_eq(larder_plan_end(larder), 0);
-}
+enum { ROUNDS = 40 };
 
 START_TEST(a_recorded_inference_is_served_from_the_same_places_ever_after)
 {
@@ -530,112 +459,69 @@ START_TEST(calls_in_the_wrong_order_or_place_are_refused)
 }
 END_TEST
 
-/* -- Files -- */
+/* -- Small blocks -- */
 
-static char path[64];
-
-static void make_path(void)
+/* One inference of large blocks, with `count` small ones in each layer, which live while the layer is computed. */
+static void infer_with_small(larder_t *larder, const struct network *network, int count)
 {
-    snprintf(path, sizeof path, "/tmp/larder-plan-%ld", (long)getpid());
-}
-
-START_TEST(saved_plans_are_replayed_by_another_instance_without_recording)
-{
-    larder_t *larder = make_planned(), *other = make_planned();
-    struct network networks[] = {make_network(70), make_network(71)};
-
-    make_path();
-    infer(larder, &networks[0], 1, NULL);
-    infer(larder, &networks[1], 2, NULL);
-    ck_assert_int_eq(larder_plan_save(larder, path), 0);
-    ck_assert_int_eq(larder_plan_load(other, path), 2);
-    infer(other, &networks[1], 2, NULL);
-    infer(other, &networks[0], 1, NULL);
-    ck_assert_uint_eq(stats_of(other).plan_hits, 4 * LAYERS);
-    ck_assert_uint_eq(stats_of(other).plan_deviations, 0);
-    unlink(path);
-    must_destroy(larder);
-    must_destroy(other);
-}
-END_TEST
-
-static void write_file(const char *text, size_t length)
-{
-    FILE *file = fopen(path, "w");
-    ck_assert_ptr_nonnull(file);
-    ck_assert_uint_eq(fwrite(text, 1, length, file), length);
-    fclose(file);
-}
-
-START_TEST(a_damaged_plan_file_is_refused_whichever_byte_it_is)
-{
-    larder_t *larder = make_planned(), *other = make_planned();
-    struct network network = make_network(72);
-    static char text[8192];
-
-    make_path();
-    infer(larder, &network, 1, NULL);
-    ck_assert_int_eq(larder_plan_save(larder, path), 0);
-    FILE *file = fopen(path, "r");
-    size_t length = fread(text, 1, sizeof text, file);
-    fclose(file);
-    ck_assert_uint_lt(length, sizeof text);
-    for (size_t i = 0; i < length; i++) {
-        text[i] ^= 1;
-        write_file(text, length);
-        int result = larder_plan_load(other, path);
-        ck_assert_msg(result == -EINVAL || result == -ENOTSUP, "byte %zu: %d", i, result);
-        text[i] ^= 1;
-        if (i % 7 == 0) {
-            write_file(text, i);
-            ck_assert_int_eq(larder_plan_load(other, path), -EINVAL);
-        }
+    struct run run = {.larder = larder, .seed = 80};
+    ck_assert_int_eq(larder_plan_begin(larder, 0), 0);
+    for (int i = 0; i < LAYERS; i++) {
+        take(&run, 0, network->output[i]);
+        for (int k = 1; k <= count; k++)
+            take(&run, k, (size_t)(500 + 700 * k));
+        for (int k = 0; k <= count; k++)
+            give(&run, k);
     }
-    ck_assert_uint_eq(stats_of(other).plans, 0);
-    write_file(text, length);
-    ck_assert_int_eq(larder_plan_load(other, path), 1);
-    unlink(path);
-    ck_assert_int_eq(larder_plan_load(other, path), -ENOENT);
-    must_destroy(larder);
-    must_destroy(other);
-}
-END_TEST
-
-/* The checksum of what a file says so far. */
-static uint64_t checksum(const char *text)
-{
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    for (; *text != '\0'; text++)
-        sum = (sum ^ (unsigned char)*text) * UINT64_C(0x100000001b3);
-    return sum;
+    ck_assert_int_eq(larder_plan_end(larder), 0);
 }
 
-START_TEST(a_plan_file_in_which_blocks_overlap_is_refused_although_its_checksum_is_right)
+START_TEST(small_blocks_are_planned_where_they_are_as_few_as_large_ones)
 {
-    static const struct {
-        const char *text;
-        int result;
-    } files[] = {
-        {"larder-plan 1\nplan 1 2 98304\n0 4 65536 64 0\n1 3 32768 64 65536\n", 1},
-        {"larder-plan 1\nplan 1 2 98304\n0 4 65536 64 0\n1 3 32768 64 32768\n", -EINVAL},
-        {"larder-plan 1\nplan 1 2 98303\n0 4 65536 64 0\n1 3 32768 64 65536\n", -EINVAL},
-        {"larder-plan 1\nplan 1 2 98304\n0 4 65536 64 0\n3 3 32768 64 65536\n", -EINVAL},
-        {"larder-plan 1\nplan 1 2 98304\n0 4 65536 64 0\n1 3 32768 48 65536\n", -EINVAL},
-        {"larder-plan 1\nplan 1 3 98304\n0 4 65536 64 0\n1 3 32768 64 65536\n", -EINVAL},
-        {"larder-plan 1\nplan 1 4294967295 98304\n0 4 65536 64 0\n", -E2BIG},
-        {"larder-plan 2\nplan 1 1 65536\n0 4 65536 64 0\n", -ENOTSUP},
-    };
     larder_t *larder = make_planned();
+    struct network network = make_network(81);
 
-    make_path();
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char text[512];
-        int length = snprintf(text, sizeof text, "%send %016llx\n", files[i].text,
-                              (unsigned long long)checksum(files[i].text));
-        write_file(text, (size_t)length);
-        ck_assert_msg(larder_plan_load(larder, path) == files[i].result, "file %zu", i);
+    infer_with_small(larder, &network, 1); /* of 1,200 bytes */
+    infer_with_small(larder, &network, 1);
+    ck_assert_uint_eq(stats_of(larder).plan_hits, 2 * LAYERS);
+    ck_assert_uint_eq(stats_of(larder).plan_deviations, 0);
+    must_destroy(larder);
+}
+END_TEST
+
+START_TEST(small_blocks_are_left_to_the_magazines_where_they_are_many)
+{
+    larder_t *larder = make_planned();
+    struct network network = make_network(82);
+
+    infer_with_small(larder, &network, 5);
+    infer_with_small(larder, &network, 5);
+    ck_assert_uint_eq(stats_of(larder).plan_hits, LAYERS);
+    ck_assert_uint_eq(stats_of(larder).plan_deviations, 0);
+    must_destroy(larder);
+}
+END_TEST
+
+START_TEST(small_blocks_live_past_the_end_of_an_inference_and_between_two)
+{
+    larder_t *larder = make_planned();
+    struct network network = make_network(83);
+    struct run kept = {.larder = larder, .seed = 84};
+
+    infer_with_small(larder, &network, 1);
+    for (int i = 0; i < ROUNDS; i++) {
+        ck_assert_int_eq(larder_plan_begin(larder, 0), 0);
+        take(&kept, 0, network.output[0]);
+        take(&kept, 1, 1200);
+        give(&kept, 0);
+        ck_assert_int_eq(larder_plan_end(larder), 0);
+        take(&kept, 2, 1200);
+        infer_with_small(larder, &network, 1);
+        give(&kept, 1);
+        give(&kept, 2);
     }
-    unlink(path);
+    ck_assert_uint_ge(stats_of(larder).plan_deviations, 1);
+    ck_assert_uint_eq(stats_of(larder).live_blocks, 0);
     must_destroy(larder);
 }
 END_TEST
@@ -663,9 +549,8 @@ int main(void)
     tcase_add_test(claims, trimming_gives_idle_arenas_back_and_spares_live_blocks);
     tcase_add_test(claims, an_instance_may_end_before_its_planned_blocks);
     tcase_add_test(claims, calls_in_the_wrong_order_or_place_are_refused);
-    tcase_add_test(claims, saved_plans_are_replayed_by_another_instance_without_recording);
-    tcase_add_test(claims, a_damaged_plan_file_is_refused_whichever_byte_it_is);
-    tcase_add_test(claims,
-                   a_plan_file_in_which_blocks_overlap_is_refused_although_its_checksum_is_right);
+    tcase_add_test(claims, small_blocks_are_planned_where_they_are_as_few_as_large_ones);
+    tcase_add_test(claims, small_blocks_are_left_to_the_magazines_where_they_are_many);
+    tcase_add_test(claims, small_blocks_live_past_the_end_of_an_inference_and_between_two);
     return run_suite(suite);
 }
