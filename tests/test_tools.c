@@ -328,6 +328,21 @@ START_TEST(the_hopeless_are_never_close_and_do_not_cost_the_others_their_test)
 }
 END_TEST
 
+START_TEST(a_difference_in_time_of_two_percent_is_no_order_whatever_the_test_says)
+{
+    size_t a = add_backend("a", true), b = add_backend("b", true), c = add_backend("c", true);
+    for (int i = 0; i < 8; i++) {
+        add_sample(0, a, 100 + i * 0.01, MIB(10), 0);
+        add_sample(0, b, 101.5 + i * 0.01, MIB(10), 0);
+        add_sample(0, c, 103 + i * 0.01, MIB(10), 0);
+    }
+    pick_judge_case(&pick, &traces[0]);
+    ck_assert_uint_eq(traces[0].rows[a].beats, UINT32_C(1) << c);
+    ck_assert_uint_eq(traces[0].rows[b].beats, 0);
+    ck_assert_uint_eq(traces[0].rows[c].beats, 0);
+}
+END_TEST
+
 /* -- Statistics -------------------------------------------------------------------------------- */
 
 /* How far the U of the values chosen by `set` is from its mean. */
@@ -439,6 +454,7 @@ int main(void)
     tcase_add_test(judge, what_repetitions_do_not_tell_apart_counts_as_equal);
     tcase_add_test(judge, what_repetitions_tell_apart_counts_however_close);
     tcase_add_test(judge, a_preference_decides_and_the_others_are_known);
+    tcase_add_test(judge, a_difference_in_time_of_two_percent_is_no_order_whatever_the_test_says);
     tcase_add_test(judge, the_hopeless_are_never_close_and_do_not_cost_the_others_their_test);
     suite_add_tcase(suite, judge);
 

@@ -107,7 +107,8 @@ class Usage(ToolTest):
             ['pick', trace, '--gaps', ''],
             ['pick', trace, '--prefer', 'luck'],
             ['pick', trace, '--seed', '-1'],
-            ['pick', trace, '--time', '0'],
+            ['pick', trace, '--time-limit', '-1'],
+            ['pick', trace, '--time-limit', 'soon'],
             ['replay', trace, '--backend', 'none', '--passes', '0'],
             ['replay', trace, '--backend', 'none', '--passes', '-1'],
             ['replay', trace, '--backend', 'none', '--touch', 'some'],
@@ -335,10 +336,28 @@ class Pick(ToolTest):
                 self.assertNotIn(row['backend'], by_name[other]['faster_than'])
 
     def test_without_passes_the_time_is_shared_out(self):
-        rows = self.rows(self.trace, '--backends', 'system,none', '--time', '1', '--min-size', '0', '--gaps', '0')
+        rows = self.rows(self.trace, '--backends', 'system,none', '--time-limit', '2', '--min-size', '0', '--gaps', '0')
         for row in rows:
-            self.assertGreaterEqual(row['repetitions'], 3)
+            self.assertGreaterEqual(row['repetitions'], 1)
             self.assertGreaterEqual(row['passes'], 3)
+
+    def test_what_the_time_limit_leaves_no_room_for_is_said(self):
+        arguments = (self.trace, '--backends', 'system,none', '--time-limit', '2', '--min-size', '0', '--gaps', '0,600000')
+        result = larder('pick', *arguments)
+        self.assertEqual((result.returncode, result.stderr), (0, ''))
+        self.assertIn('Cut short by the time limit of 2 s:\n', result.stdout)
+        self.assertIn('  replays with pauses were left out\n', result.stdout)
+        self.assertNotIn('600000 ms', result.stdout)
+        result = larder('pick', *arguments, '--json', '-')
+        self.assertIn('  replays with pauses were left out\n', result.stderr)
+        self.assertEqual([row['gap_ms'] for row in map(json.loads, result.stdout.splitlines())], [0, 0])
+
+    def test_a_replay_that_does_not_end_is_ended_by_the_time_limit(self):
+        for more in ((), ('--passes', '3')):
+            result = larder('pick', self.trace, '--backends', 'none', '--time-limit', '1', '--gap-ms', '600000',
+                            '--min-size', '0', *more)
+            self.assertEqual(result.returncode, 1)
+            self.assertIn('larder pick: no replay ended within 1 s', result.stderr)
 
     def test_default_traces_are_taken_where_none_is_named_and_no_file_of_an_option_is_one(self):
         figures = self.write('figures.json', '')

@@ -5,6 +5,9 @@
  * Output goes to unnamed temporary files, not pipes: nothing can fill up and nobody has to poll.
  * The caught signals are blocked while the child is started, so that the handler never misses its
  * id.
+ *
+ * A time limit is a timer that the child sets for itself before it becomes the program: timers
+ * outlive execv(), and nobody here has to wait for two things at once.
  */
 #include "child.h"
 
@@ -13,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,18 +62,35 @@ void child_catch_interrupts(void)
     set_handlers(on_interrupt);
 }
 
+/* The alarm ends a program that does not catch it. 0: never. */
+static void set_alarm(uint64_t after_ns)
+{
+    uint64_t us = (after_ns + 999) / 1000;
+    struct itimerval timer = {
+        .it_value = {.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)}};
+    signal(SIGALRM, SIG_DFL);
+    setitimer(ITIMER_REAL, &timer, NULL);
+}
+
+/* How a child is run. */
+struct job {
+    const char *const *argv;
+    FILE *output, *errors;
+    uint64_t most_ns; /* 0: for as long as it likes */
+};
+
 /* In the child; never returns. */
-static _Noreturn void become(const char *const *argv, FILE *output, FILE *errors, pid_t parent,
-                             const sigset_t *mask)
+static _Noreturn void become(const struct job *job, pid_t parent, const sigset_t *mask)
 {
     set_handlers(SIG_DFL);
+    set_alarm(job->most_ns);
     sigprocmask(SIG_SETMASK, mask, NULL);
 #if defined(__linux__)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
 #endif
-    if (getppid() == parent && dup2(fileno(output), STDOUT_FILENO) >= 0 &&
-        dup2(fileno(errors), STDERR_FILENO) >= 0) {
-        execv(tool_program(), (char *const *)(uintptr_t)argv);
+    if (getppid() == parent && dup2(fileno(job->output), STDOUT_FILENO) >= 0 &&
+        dup2(fileno(job->errors), STDERR_FILENO) >= 0) {
+        execv(tool_program(), (char *const *)(uintptr_t)job->argv);
         fprintf(stderr, "%s: %s\n", tool_program(), strerror(errno));
     }
     _exit(127);
@@ -102,7 +123,7 @@ static int wait_for(pid_t child, const sigset_t *caught, struct child_result *ou
     return result;
 }
 
-static int run_with(const char *const *argv, FILE *output, FILE *errors, struct child_result *out)
+static int run_job(const struct job *job, struct child_result *out)
 {
     sigset_t caught, before;
     fill_set(&caught);
@@ -110,7 +131,7 @@ static int run_with(const char *const *argv, FILE *output, FILE *errors, struct 
     pid_t parent = getpid();
     pid_t child = interrupted_by != 0 ? -1 : fork();
     if (child == 0) {
-        become(argv, output, errors, parent, &before);
+        become(job, parent, &before);
     }
     int error = interrupted_by != 0 ? EINTR : errno;
     running = child > 0 ? (sig_atomic_t)child : 0;
@@ -119,26 +140,36 @@ static int run_with(const char *const *argv, FILE *output, FILE *errors, struct 
         return -error;
     }
     int result = wait_for(child, &caught, out);
-    read_back(output, out->output);
-    read_back(errors, out->errors);
-    return interrupted_by != 0 ? -EINTR : result;
+    read_back(job->output, out->output);
+    read_back(job->errors, out->errors);
+    bool late = result == 0 && job->most_ns > 0 && out->signal == SIGALRM;
+    return interrupted_by != 0 ? -EINTR : late ? -ETIMEDOUT : result;
+}
+
+static int run_in_files(const char *const *argv, uint64_t most_ns, struct child_result *out)
+{
+    struct job job = {.argv = argv, .output = tmpfile(), .errors = tmpfile(), .most_ns = most_ns};
+    int result = job.output != NULL && job.errors != NULL ? 0 : -errno;
+    if (result == 0) {
+        result = run_job(&job, out);
+    }
+    if (job.output != NULL) {
+        fclose(job.output);
+    }
+    if (job.errors != NULL) {
+        fclose(job.errors);
+    }
+    return result;
 }
 
 int child_run(const char *const *argv, struct child_result *out)
 {
-    FILE *output = tmpfile();
-    FILE *errors = tmpfile();
-    int result = output != NULL && errors != NULL ? 0 : -errno;
-    if (result == 0) {
-        result = run_with(argv, output, errors, out);
-    }
-    if (output != NULL) {
-        fclose(output);
-    }
-    if (errors != NULL) {
-        fclose(errors);
-    }
-    return result;
+    return run_in_files(argv, 0, out);
+}
+
+int child_run_within(const char *const *argv, uint64_t most_ns, struct child_result *out)
+{
+    return run_in_files(argv, most_ns > 0 ? most_ns : 1, out);
 }
 
 bool child_interrupted(void)

@@ -10,6 +10,7 @@
 #define LARDER_TOOLS_CHILD_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #define CHILD_OUTPUT_MAX 32768
 
@@ -28,6 +29,9 @@ void child_catch_interrupts(void);
  * or a negative errno where it could not be started; -EINTR after an interrupt.
  */
 int child_run(const char *const *argv, struct child_result *out);
+
+/* The same, but no longer than `most_ns`: then the child is killed, and -ETIMEDOUT returned. */
+int child_run_within(const char *const *argv, uint64_t most_ns, struct child_result *out);
 
 bool child_interrupted(void);
 

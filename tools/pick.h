@@ -2,9 +2,10 @@
 /*
  * `larder pick`: what its parts share.
  *
- * pick.c reads the options and the traces, pick_run.c plans and runs the replays, pick_judge.c decides
- * (with the statistics of pick_rank.c), pick_report.c prints tables and sentences, pick_json.c the
- * figures, pick_series.c what a report draws.
+ * pick_options.c reads the options, pick.c the traces; pick_trial.c tries the allocators and
+ * pick_run.c runs the replays (pick_replay.c one of them) for as long as pick_pace.c plans, pick_judge.c decides (with the statistics of pick_rank.c),
+ * pick_report.c prints tables and sentences, pick_json.c the figures; pick_html.c collects what a
+ * report draws, pick_series.c measures it.
  */
 #ifndef LARDER_TOOLS_PICK_H
 #define LARDER_TOOLS_PICK_H
@@ -32,6 +33,9 @@
 #define PICK_FOOTPRINT_FLOOR (UINT64_C(1) << 20)
 /* An allocator this many times slower than the fastest is measured once. */
 #define PICK_HOPELESS 20
+/* Seconds, by default: what `tools/dev pick` may take beside building is less than five minutes. */
+#define PICK_TIME_LIMIT_S 240
+#define PICK_CUTS_MAX 64
 
 enum pick_preference { PICK_BALANCED, PICK_TIME, PICK_MEMORY, PICK_PREFERENCES };
 
@@ -43,10 +47,10 @@ struct pick_options {
     unsigned gaps[PICK_GAPS_MAX]; /* ms between passes; the first one's figures decide */
     size_t gap_count;
     enum pick_preference preference;
-    const char *json;     /* path, "-" or NULL */
-    const char *html;     /* path or NULL */
-    unsigned repetitions; /* 0: as the time allows */
-    unsigned time_s;      /* for all replays together; 0: no limit */
+    const char *json;      /* path, "-" or NULL */
+    const char *html;      /* path or NULL */
+    unsigned repetitions;  /* 0: as the time allows */
+    unsigned time_limit_s; /* from the start of the program to its end; 0: none */
     uint64_t seed;
     bool full; /* every gap on every trace, every replay as long as it likes */
 };
@@ -117,6 +121,10 @@ struct pick {
     struct pick_case *cases;
     size_t main_count;
     size_t case_count;
+    uint64_t started_ns;
+    /* What the time limit left no room for, a clause each. */
+    char cuts[PICK_CUTS_MAX][512];
+    size_t cut_count;
     struct pick_verdict overall;
     struct pick_row overall_rows[PICK_BACKENDS_MAX]; /* ratios and scores: geometric means */
 };
@@ -126,6 +134,16 @@ struct pick {
  * Returns 0, -EINTR after an interrupt, or -1 where some replay failed, which has been told.
  */
 int pick_run(struct pick *pick);
+
+/* What is left of the time limit; INFINITY where there is none. May be below zero. */
+double pick_time_left_ns(const struct pick *pick);
+
+/* Notes what was left out, or shortened, for want of time. */
+__attribute__((format(printf, 2, 3))) void pick_note_cut(struct pick *pick, const char *format,
+                                                         ...);
+
+/* Prints what was noted; nothing where everything was done. */
+void pick_print_cuts(const struct pick *pick, FILE *out);
 
 /* Computes medians, tests, scores and the verdict of a case whose samples are complete. */
 void pick_judge_case(const struct pick *pick, struct pick_case *one);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The report's data are lines of JSON with a member "kind": "machine", "trace" (sizes and live bytes),
- * "held" (a curve of an allocator), "scaling" (its throughput by threads), and pick's own rows, which have none. A program in Python turns them
+ * "held" (a curve of an allocator), "scaling" (its throughput by threads), "cut" (what there was no
+ * time for), and pick's own rows, which have none. A program in Python turns them
  * into HTML: bench/report in the sources, larder/report among the installed data. Where it is may be
  * said in LARDER_REPORT.
  */
@@ -9,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -133,15 +135,38 @@ static int put_trace(const struct pick *pick, const struct pick_case *one, FILE 
     return result;
 }
 
+/* What of the time limit is kept for drawing, which takes a tenth of a second a chart. */
+#define DRAWING_SHARE 0.03
+
+/* How long a child may take that measures for the report; 0: there is no time left. */
+static uint64_t time_for_series(const struct pick *pick)
+{
+    double left = pick_time_left_ns(pick) - 1e9 * DRAWING_SHARE * pick->options->time_limit_s;
+    if (!isfinite(left)) {
+        return UINT64_MAX;
+    }
+    return left > 1 ? (uint64_t)left : 0;
+}
+
+static void show_progress(const struct pick *pick, const struct pick_case *one, size_t backend)
+{
+    const char *slash = strrchr(one->path, '/');
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r\033[Kfor the report: %s: %s", slash != NULL ? slash + 1 : one->path,
+                pick->backends[backend].name);
+    }
+}
+
 /*
  * Copies what a child measured, with so many threads or, with 0, the curve; what it could not measure is
- * left out. Returns 0 or -EINTR.
+ * left out. Returns 0, -EINTR, or -ETIMEDOUT.
  */
 static int put_series(const struct pick *pick, const struct pick_case *one, size_t backend,
                       unsigned threads, FILE *out)
 {
     const char *name = pick->backends[backend].name;
     const char *repair = pick->options->replay.repair ? "repair" : "keep";
+    uint64_t most_ns = time_for_series(pick);
     struct child_result child;
     struct json_line line;
     char min_size[32], count[32];
@@ -149,15 +174,17 @@ static int put_series(const struct pick *pick, const struct pick_case *one, size
     snprintf(count, sizeof count, "%u", threads);
     const char *const argv[] = {
         "larder", "pick", PICK_SERIES_OPTION, name, one->path, min_size, repair, count, NULL};
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r\033[Kfor the report: %s: %s", one->path, name);
+    if (most_ns == 0) {
+        return -ETIMEDOUT;
     }
-    int result = child_run(argv, &child);
+    show_progress(pick, one, backend);
+    int result =
+        most_ns < UINT64_MAX ? child_run_within(argv, most_ns, &child) : child_run(argv, &child);
     if (isatty(STDERR_FILENO)) {
         fputs("\r\033[K", stderr);
     }
     if (result != 0 || child.exit_code != 0 || child.output[0] != '{') {
-        return result == -EINTR ? result : 0;
+        return result == -EINTR || result == -ETIMEDOUT ? result : 0;
     }
     json_begin(&line, out);
     json_string(&line, "kind", threads == 0 ? "held" : "scaling");
@@ -168,20 +195,42 @@ static int put_series(const struct pick *pick, const struct pick_case *one, size
     return 0;
 }
 
-/* Curves and throughput of every allocator on a trace. Returns 0 or -EINTR. */
-static int put_all_series(const struct pick *pick, const struct pick_case *one, bool with_threads,
+/*
+ * Curves and throughput of every allocator on a trace. Returns 0 or -EINTR; what there is no time for is
+ * noted.
+ */
+static int put_all_series(struct pick *pick, const struct pick_case *one, bool with_threads,
                           FILE *out)
 {
     static const unsigned counts[] = {0, 1, 2, 4};
-    size_t most = with_threads ? sizeof counts / sizeof counts[0] : 1;
+    size_t most = with_threads ? sizeof counts / sizeof counts[0] : 1, late = 0;
     for (size_t i = 0; i < most; i++) {
         for (size_t b = 0; b < pick->backend_count; b++) {
-            if (one->rows[b].sample_count > 0 && put_series(pick, one, b, counts[i], out) != 0) {
-                return -EINTR;
+            int result =
+                one->rows[b].sample_count > 0 ? put_series(pick, one, b, counts[i], out) : 0;
+            if (result == -EINTR) {
+                return result;
             }
+            late += result == -ETIMEDOUT;
         }
     }
+    if (late > 0) {
+        pick_note_cut(pick, "%zu of the %zu curves of %s are not in the report", late,
+                      most * pick->backend_count, one->path);
+    }
     return 0;
+}
+
+static void put_cuts(const struct pick *pick, FILE *out)
+{
+    struct json_line line;
+    for (size_t i = 0; i < pick->cut_count; i++) {
+        json_begin(&line, out);
+        json_string(&line, "kind", "cut");
+        json_count(&line, "time_limit_s", pick->options->time_limit_s);
+        json_string(&line, "text", pick->cuts[i]);
+        json_end(&line);
+    }
 }
 
 /* How many traces have more live bytes: the two with the most get curves, the first threads, too. */
@@ -195,7 +244,7 @@ static size_t count_larger(const struct pick *pick, const struct pick_case *one)
     return larger;
 }
 
-static int put_data(const struct pick *pick, FILE *out, char *why, size_t why_size)
+static int put_data(struct pick *pick, FILE *out, char *why, size_t why_size)
 {
     put_machine(pick, out);
     pick_print_json(pick, out);
@@ -210,6 +259,7 @@ static int put_data(const struct pick *pick, FILE *out, char *why, size_t why_si
             return result;
         }
     }
+    put_cuts(pick, out);
     return 0;
 }
 
@@ -257,7 +307,7 @@ static int run_program(const char *program, FILE *in, FILE *out)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
 }
 
-int pick_write_html(const struct pick *pick, FILE *out, char *why, size_t why_size)
+int pick_write_html(struct pick *pick, FILE *out, char *why, size_t why_size)
 {
     const char *program = find_program();
     FILE *data = tmpfile();

@@ -12,6 +12,6 @@
  * Measures the curves and writes the report into `out`. Returns 0, or a negative errno and the reason
  * in `why`.
  */
-int pick_write_html(const struct pick *pick, FILE *out, char *why, size_t why_size);
+int pick_write_html(struct pick *pick, FILE *out, char *why, size_t why_size);
 
 #endif

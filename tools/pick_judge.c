@@ -13,7 +13,9 @@
  * but hurt a real engine more, then the score. With so few repetitions that no test could ever find
  * a difference, a score within 5 % counts as equal instead, and the report says so.
  *
- * Which allocator is faster than which is tested in the same way, over all pairs of the case.
+ * Which allocator is faster than which is tested in the same way, over all pairs of the case. The 2 %
+ * matter there, too: where a page lands or how often a pass was repeated moves a run of the whole command by so much,
+ * for all its repetitions alike, and no test within the run can see that.
  *
  * Over several traces scores are averaged geometrically, repetition by repetition, and tested again.
  */
@@ -220,6 +222,12 @@ static size_t choose(const struct pick *pick, struct pick_row *rows,
     return choice;
 }
 
+/* Whether a pair is in the family of tests: with one run there is nothing to test, and no test is spent on it. */
+static bool is_pair(const struct pick_row *a, const struct pick_row *b)
+{
+    return a->sample_count > 1 && b->sample_count > 1;
+}
+
 /* Which of all pairs differ in time. */
 static void compare_times(const struct pick *pick, struct pick_row *rows)
 {
@@ -229,16 +237,20 @@ static void compare_times(const struct pick *pick, struct pick_row *rows)
     for (size_t i = 0; i < pick->backend_count; i++) {
         rows[i].beats = 0;
         for (size_t j = 0; j < i; j++) {
-            p_values[tests++] =
-                rank_test(a, read_samples(&rows[i], ns_of, a), b, read_samples(&rows[j], ns_of, b));
+            if (is_pair(&rows[i], &rows[j])) {
+                p_values[tests++] = rank_test(a, read_samples(&rows[i], ns_of, a), b,
+                                              read_samples(&rows[j], ns_of, b));
+            }
         }
     }
     rank_holm(p_values, tests);
     tests = 0;
     for (size_t i = 0; i < pick->backend_count; i++) {
         for (size_t j = 0; j < i; j++) {
-            if (p_values[tests++] <= PICK_LEVEL) {
-                bool first = median_ns(&rows[i]) < median_ns(&rows[j]);
+            bool first = median_ns(&rows[i]) < median_ns(&rows[j]);
+            const struct pick_row *fast = &rows[first ? i : j], *slow = &rows[first ? j : i];
+            if (is_pair(fast, slow) && p_values[tests++] <= PICK_LEVEL &&
+                median_ns(slow) > PICK_EQUAL * median_ns(fast)) {
                 rows[first ? i : j].beats |= UINT32_C(1) << (first ? j : i);
             }
         }

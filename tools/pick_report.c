@@ -105,7 +105,7 @@ static void print_row(const struct pick *pick, const struct pick_case *one, size
                                             : ' ',
            widths->name, name, widths->version, about->version);
     if (row->sample_count == 0) {
-        puts("      failed");
+        puts(row->failed ? "      failed" : "      no time for it");
         return;
     }
     if (row->sample_count == 1) {
@@ -267,6 +267,16 @@ static void print_gap_cell(const struct pick_row *row)
     }
 }
 
+static bool ran_with_any(const struct pick_case *const *with, size_t count, size_t backend)
+{
+    for (size_t g = 0; g < count; g++) {
+        if (with[g]->rows[backend].sample_count > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void print_gaps_of(const struct pick *pick, const struct pick_case *main_case,
                           const struct pick_case *const *with, size_t count)
 {
@@ -281,6 +291,9 @@ static void print_gaps_of(const struct pick *pick, const struct pick_case *main_
     sort_rows(pick, main_case->rows, order);
     for (size_t i = 0; i < pick->backend_count; i++) {
         size_t b = order[i];
+        if (!ran_with_any(with, count, b)) {
+            continue; /* references wait only with --full */
+        }
         printf("  %-*s", widths.name, pick->backends[b].name);
         print_gap_cell(&main_case->rows[b]);
         for (size_t g = 0; g < count; g++) {
@@ -299,13 +312,23 @@ static void print_gaps_of(const struct pick *pick, const struct pick_case *main_
     puts("");
 }
 
+static bool any_ran(const struct pick *pick, const struct pick_case *one)
+{
+    for (size_t b = 0; b < pick->backend_count; b++) {
+        if (one->rows[b].sample_count > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void pick_print_gaps(const struct pick *pick)
 {
     for (size_t c = 0; c < pick->main_count; c++) {
         const struct pick_case *with[PICK_GAPS_MAX];
         size_t count = 0;
         for (size_t o = pick->main_count; o < pick->case_count; o++) {
-            if (pick->cases[o].path == pick->cases[c].path) {
+            if (pick->cases[o].path == pick->cases[c].path && any_ran(pick, &pick->cases[o])) {
                 with[count++] = &pick->cases[o];
             }
         }
@@ -359,4 +382,16 @@ void pick_print_overall(const struct pick *pick)
     puts("");
     print_larders_rank(pick, pick->overall_rows);
     print_rounds(pick);
+}
+
+void pick_print_cuts(const struct pick *pick, FILE *out)
+{
+    if (pick->cut_count == 0) {
+        return;
+    }
+    fprintf(out, "\nCut short by the time limit of %u s:\n", pick->options->time_limit_s);
+    for (size_t i = 0; i < pick->cut_count; i++) {
+        fprintf(out, "  %s\n", pick->cuts[i]);
+    }
+    fputs("A longer --time-limit makes up for it; 0 is none.\n", out);
 }
