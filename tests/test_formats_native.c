@@ -98,6 +98,22 @@ START_TEST(a_filtered_trace_comes_back_with_the_threads_that_are_left)
 }
 END_TEST
 
+START_TEST(an_aligned_block_that_is_resized_below_the_filter_is_freed_as_any_other)
+{
+    struct trace trace =
+        must_read_text("t.txt", "1: memalign 0x40 64 500\n1: realloc 0x40 0x40 5\n");
+    trace.ops[1].alignment_log2 = 6;
+    ck_assert_int_eq(trace_filter_min_size(&trace, 100), 0);
+    ck_assert_uint_eq(trace.op_count, 2);
+    ck_assert_uint_eq(trace.ops[1].kind, TRACE_FREE);
+    write_native(&trace, true, "t.ltr");
+    struct trace again = must_read("t.ltr");
+    assert_same_trace(&trace, &again);
+    trace_unload(&again);
+    trace_unload(&trace);
+}
+END_TEST
+
 static unsigned next_random(uint64_t *state, unsigned limit)
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
@@ -403,6 +419,7 @@ int main(void)
     tcase_add_loop_test(trips, every_field_comes_back, 0, 2);
     tcase_add_test(trips, a_trace_without_times_marks_and_labels_comes_back_without);
     tcase_add_test(trips, a_filtered_trace_comes_back_with_the_threads_that_are_left);
+    tcase_add_test(trips, an_aligned_block_that_is_resized_below_the_filter_is_freed_as_any_other);
     tcase_add_loop_test(trips, random_traces_of_many_threads_come_back, 0, 6);
     tcase_add_test(trips, a_raw_section_can_be_used_where_the_file_is_mapped);
     tcase_add_test(trips, the_checksum_is_crc32c);

@@ -500,13 +500,23 @@ class PlanTest(ToolTest):
         result = self.plan(SOURCE / 'bench' / 'traces' / 'mobilenet_v2.txt', '--inference', '2')
         self.assertEqual((result['ratio'], result['optimal']), (1, True))
 
-    def test_a_hard_instance_fits_its_capacity(self):
-        instance = self.INSTANCES / 'C.1048576.csv'
-        if not instance.exists():
-            self.skipTest(f'{instance} is not there')
+    def test_hard_instances_fit_their_capacity(self):
+        if not self.INSTANCES.exists():
+            self.skipTest(f'{self.INSTANCES} is not there')
         out = self.directory / 'out.csv'
-        self.assertLessEqual(self.plan(instance, '-o', out)['peak_bytes'], 1048576)
-        self.assertLessEqual(self.assert_sound(out), 1048576)
+        for name in 'C', 'D', 'E':
+            with self.subTest(name):
+                self.plan(self.INSTANCES / f'{name}.1048576.csv', '-o', out, '--capacity', '1m', '--time-limit', '60')
+                self.assertLessEqual(self.assert_sound(out), 1048576)
+
+    def test_a_plan_within_the_capacity_is_enough_and_without_one_nothing_is_written(self):
+        out = self.directory / 'out.csv'
+        self.plan(self.write('in.csv', self.CSV), '--capacity', '16', '-o', out)
+        self.assertLessEqual(self.assert_sound(out), 16)
+        out.unlink()
+        result = larder('plan', self.write('in.csv', self.CSV), '--json', '--capacity', '11', '-o', out)
+        self.assert_refused(result, 1, 'no plan fits into 11 bytes: 12 are needed')
+        self.assertFalse(out.exists())
 
     def test_what_is_wrong_with_a_csv_file_is_told_with_its_line(self):
         for text, part in (('id,lower,size\n', ':1: '), ('id,lower,upper,size\na,1,1,1\n', ':2: '),

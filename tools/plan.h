@@ -37,6 +37,20 @@ int plan_input_read(const char *path, const struct plan_input_options *options,
 
 void plan_blocks_release(struct plan_blocks *blocks);
 
+struct plan_limits {
+    uint64_t capacity; /* bytes: a plan within is good enough; 0: as low as can be */
+    unsigned seconds;  /* 0: only greedily */
+};
+
+struct plan_end {
+    struct plan_outcome outcome; /* units */
+    double seconds;
+    bool interrupted; /* by Ctrl-C */
+};
+
+/* Sets the items' offsets. Ctrl-C ends the search, with the best plan so far. Returns 0 or -ENOMEM. */
+int plan_pieces(struct plan_blocks *blocks, const struct plan_limits *limits, struct plan_end *end);
+
 /* Draws a plan as SVG: time from left to right, addresses from bottom to top. */
 void plan_draw(FILE *out, const char *title, const struct plan_blocks *blocks,
                const struct plan_outcome *outcome);

@@ -97,6 +97,7 @@ static bool filter_op(struct trace *trace, struct trace_op *op, uint32_t *rename
         *name = TRACE_NO_BLOCK;
         op->kind = TRACE_FREE;
         op->size = 0;
+        op->alignment_log2 = 0;
     }
     return true;
 }
