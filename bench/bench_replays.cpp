@@ -8,6 +8,10 @@
  * so a run is one call of the engine with enough passes that as many as google-benchmark asked for
  * are counted, and each of them is reported with the median pass as its time.
  *
+ * replay_streams has one and then two copies of a trace at once, each in a thread of its own, through the
+ * same allocator, nothing written: operations_per_second are those of all copies while they run. What threads wait
+ * until all begin a pass together is in no figure: with "none" that would be most of a pass.
+ *
  * No figure for memory here: malloc and mimalloc have grown by what ran before in this process.
  * `larder replay` measures that, in a process for each allocator.
  */
@@ -34,6 +38,7 @@ struct case_of {
     const char *backend;
     const std::string *path; /* a key of `programs`, which never moves */
     replay_touch touch;
+    unsigned streams; /* 0: one, as in replay */
 };
 
 /* Prepared on first use, which the filter may never ask for. Without operations: not yet. */
@@ -71,6 +76,7 @@ void replay_iterations(benchmark::State &state, const allocator &a, const case_o
     const benchmark::IterationCount with_warm_up = wanted + (wanted + 1) / 2;
     replay_settings settings = {};
     settings.touch = c.touch;
+    settings.streams = c.streams;
     settings.passes =
         with_warm_up < REPLAY_PASSES_MIN ? REPLAY_PASSES_MIN : static_cast<unsigned>(with_warm_up);
     replay_result result = {};
@@ -82,6 +88,9 @@ void replay_iterations(benchmark::State &state, const allocator &a, const case_o
     double pass_ns = result.ns_per_op * static_cast<double>(result.ops_per_pass);
     state.SetIterationTime(pass_ns * 1e-9 * static_cast<double>(wanted));
     state.counters["ns_per_op"] = result.ns_per_op;
+    if (c.streams > 0) {
+        state.counters["operations_per_second"] = c.streams * 1e9 / result.ns_per_op;
+    }
     state.counters["faults_per_pass"] = result.faults_per_pass;
     allocator_report report;
     allocator_get_report(&a, &report);
@@ -120,11 +129,15 @@ std::string name_of(const std::string &path)
     return file.substr(0, file.find(".txt"));
 }
 
-void add(const char *family, const char *backend, const std::string &path, replay_touch touch)
+void add(const char *family, const char *backend, const std::string &path, replay_touch touch,
+         unsigned streams = 0)
 {
     std::string name = std::string(family) + "/" + backend + "/" + name_of(path);
+    if (streams > 0) {
+        name += "/streams:" + std::to_string(streams);
+    }
     const std::string *key = &programs.emplace(path, replayed_trace{}).first->first;
-    benchmark::RegisterBenchmark(name.c_str(), run, case_of{backend, key, touch})
+    benchmark::RegisterBenchmark(name.c_str(), run, case_of{backend, key, touch, streams})
         ->Unit(benchmark::kMicrosecond)
         ->UseManualTime()
         ->Teardown(session_leave);
@@ -143,6 +156,13 @@ void register_replays(const std::vector<const char *> &backends,
     for (const std::string &path : traces) {
         for (const char *backend : backends) {
             add("replay_touched", backend, path, REPLAY_TOUCH_PAGE);
+        }
+    }
+    for (const std::string &path : traces) {
+        for (unsigned streams : {1u, 2u}) {
+            for (const char *backend : backends) {
+                add("replay_streams", backend, path, REPLAY_TOUCH_NONE, streams);
+            }
         }
     }
 }

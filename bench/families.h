@@ -18,7 +18,7 @@ void register_crossings(const std::vector<const char *> &backends);
 /* queue, thread_churn, trim and foreign; the last two for those that have what they need. */
 void register_lives(const std::vector<const char *> &backends);
 
-/* replay and replay_touched, for each of the trace files. */
+/* replay, replay_touched and replay_streams, for each of the trace files. */
 void register_replays(const std::vector<const char *> &backends,
                       const std::vector<std::string> &traces);
 

@@ -14,6 +14,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 
 # In the order of tables. c10 is PyTorch's own allocator; c10-design stands in where it is not.
 BACKENDS = (
@@ -115,11 +116,14 @@ class Progress:
     def __init__(self, total):
         self.total = total
         self.done = 0
+        self.begin = time.monotonic()
 
     def show(self, what):
+        left = (time.monotonic() - self.begin) / max(self.done, 1) * (self.total - self.done)
+        rest = f", about {left:.0f} s left" if self.done > 2 else ""
         self.done += 1
         if sys.stderr.isatty():
-            print(f"\r\033[K[{self.done}/{self.total}] {what}", end="", file=sys.stderr, flush=True)
+            print(f"\r\033[K[{self.done}/{self.total}] {what}{rest}", end="", file=sys.stderr, flush=True)
 
     def clear(self):
         if sys.stderr.isatty():

@@ -104,6 +104,9 @@ void session_end(benchmark::State &state, benchmark::IterationCount calls)
         add("exchanges_per_call", after.depot_exchanges - s.before.depot_exchanges);
         add("backend_calls_per_call", after.backend_calls - s.before.backend_calls);
     }
+    if (after.metadata_bytes != UINT64_MAX) {
+        state.counters["metadata_bytes"] = static_cast<double>(after.metadata_bytes);
+    }
     if (after.peak_held_bytes != UINT64_MAX) {
         state.counters["held_bytes"] = static_cast<double>(after.peak_held_bytes);
     }

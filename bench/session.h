@@ -44,7 +44,7 @@ const allocator *session_enter(benchmark::State &state, const char *backend);
  * Around the loop, by each thread of a run; the first one's calls count. The counters say what one
  * call of the allocator, an allocation or a free, cost in the loop: faults_per_call, and where the
  * allocator tells (larder) locks_per_call, exchanges_per_call (magazines moved between threads and
- * depot) and backend_calls_per_call; and what it held at the most, held_bytes. `calls`: how many
+ * depot) and backend_calls_per_call; its tables, metadata_bytes; and what it held at the most, held_bytes. `calls`: how many
  * all threads made in the loop.
  */
 void session_begin(const benchmark::State &state);

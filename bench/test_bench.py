@@ -66,7 +66,7 @@ def backends(family):
 
 class Catalogue(unittest.TestCase):
     def test_each_family_has_each_backend(self):
-        families = ("pair", "batch_lifo", "batch_fifo", "pair_threads", "crossing", "queue", "thread_churn", "replay", "replay_touched")
+        families = ("pair", "batch_lifo", "batch_fifo", "pair_threads", "crossing", "queue", "thread_churn", "replay", "replay_touched", "replay_streams")
         for family in families:
             self.assertLessEqual(set(OURS), backends(family), family)
             self.assertEqual(backends(family), backends("pair"), family)
@@ -124,7 +124,7 @@ class Results(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             pathlib.Path(directory, "small.txt").write_text(TRACE, encoding="ascii")
             result = bench_json("--traces", directory, "--benchmark_filter=^replay")
-        self.assertEqual(len(result["benchmarks"]), 2 * len(backends("replay")))
+        self.assertEqual(len(result["benchmarks"]), 4 * len(backends("replay")))
         for measured in result["benchmarks"]:
             self.assertIn("/small/", measured["name"])
             self.assertGreater(measured["ns_per_op"], 0, measured)
@@ -336,7 +336,7 @@ class CheckBounds(unittest.TestCase):
             rows = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
         groups = {row["group"] for row in rows}
         # Without mimalloc among the peers, what is held against it has no rows.
-        self.assertEqual(groups, {"threads", "crossing", "count", "metadata", "safety"})
+        self.assertEqual(groups, {"threads", "streams", "crossing", "count", "metadata", "safety"})
         for row in rows:
             if row["bound"] is not None:
                 sense, limit = row["bound"].split()
