@@ -123,6 +123,7 @@ uint64_t cache_cached_bytes(struct larder *instance)
     uint64_t bytes = cache_thread_bytes(instance) + free_span_bytes(instance) +
                      free_arena_bytes(instance) +
                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed) +
+                     quarantine_bytes(instance) +
                      atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
     if (instance
             ->capped) { /* the parts are read one after another, a block may be seen in two of them */
@@ -182,6 +183,8 @@ void cache_evict(struct larder *instance, uint64_t bytes)
 size_t cache_trim(struct larder *instance, size_t bytes)
 {
     atomic_fetch_add_explicit(&instance->trims, 1, memory_order_relaxed);
+    if (quarantine_bytes(instance) > bytes)
+        quarantine_empty(instance);
     if (cache_cached_bytes(instance) > bytes) {
         thread_caches_want_flush(instance);
         (void)thread_cache_get(instance); /* flushes the caller's own */
@@ -382,15 +385,18 @@ static int instance_init(struct larder *instance, const char *name, const larder
     instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
     instance->class_limit = SIZE_CLASS_LIMIT;
     spinlock_set_rank(&instance->lock, RANK_INSTANCE);
+    spinlock_set_rank(&instance->budget.lock, RANK_BUDGET);
     set_edges(instance);
     instance->plain = instance->front == 0 && instance->back == 0 && config->fill < 0 &&
-                      config->checks == LARDER_CHECKS_DEFAULT &&
+                      config->checks == LARDER_CHECKS_DEFAULT && config->quarantine_bytes == 0 &&
                       policy_cuts_regions(config->policy);
     fit_init(instance);
     if (config->policy == LARDER_POLICY_EXACT)
         error = exact_init(&instance->exact);
     if (error == 0)
         error = planned_init(instance);
+    if (error == 0)
+        error = quarantine_init(instance);
     instance->late.shared = true;
     atomic_store_explicit(&instance->late.instance, instance, memory_order_relaxed);
     atomic_store_explicit(&instance->last_tick_ms, os_now_ms(), memory_order_relaxed);
@@ -448,6 +454,7 @@ static void instance_end(struct larder *instance)
 size_t cache_destroy_instance(struct larder *instance)
 {
     end_visits(instance);
+    quarantine_end(instance);
     atomic_store_explicit(&instance->orphaned, true, memory_order_relaxed);
     thread_caches_drop(instance);
     fit_drain_depots(instance);
@@ -490,6 +497,7 @@ void cache_fork_prepare(void)
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_lock(&l->depots[c].lock);
         exact_fork_lock(&l->exact);
+        spinlock_lock(&l->quarantine.lock);
         planned_fork_lock(l);
         span_heap_lock_for_fork(&l->small_heap);
         span_heap_lock_for_fork(&l->heap);
@@ -524,6 +532,7 @@ void cache_fork_parent(void)
         heap_lock_leave(&l->heap.lock);
         heap_lock_leave(&l->small_heap.lock);
         planned_fork_unlock(l);
+        spinlock_unlock(&l->quarantine.lock);
         exact_fork_unlock(&l->exact);
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_unlock(&l->depots[c].lock);
@@ -552,6 +561,7 @@ void cache_fork_child(void)
         heap_lock_reset(&l->heap.lock);
         heap_lock_reset(&l->small_heap.lock);
         exact_fork_child(&l->exact);
+        spinlock_reset(&l->quarantine.lock);
         for (unsigned c = 0; c < l->class_count; c++)
             spinlock_reset(&l->depots[c].lock);
         spinlock_reset(&l->budget.lock);

@@ -21,6 +21,7 @@
 #include "depot.h"
 #include "exact.h"
 #include "magazine.h"
+#include "quarantine.h"
 #include "size_class.h"
 #include "span_heap.h"
 
@@ -115,6 +116,7 @@ struct larder {
     struct budget budget;
     _Atomic uint64_t peak_held_bytes; /* of the two heaps together */
     struct exact_store exact;
+    struct quarantine quarantine;
     struct planned *planned;      /* NULL under other policies */
     _Atomic uint64_t depot_bytes; /* in full magazines */
     _Atomic uint64_t

@@ -187,6 +187,7 @@ static const struct key {
     {"fill", set_fill, 0},
     {"checks", set_checks, 0},
     {"huge_pages", set_huge_pages, 0},
+    {"quarantine_bytes", NULL, offsetof(larder_config_t, quarantine_bytes)},
 };
 
 int larder_config_set(larder_config_t *config, const char *key, const char *value)

@@ -34,6 +34,16 @@ void debug_wipe(const struct larder *instance, void *ptr, size_t size)
         memset(ptr, instance->config.fill, size);
 }
 
+bool debug_is_wiped(const struct larder *instance, const void *ptr, size_t size)
+{
+    const unsigned char *bytes = ptr;
+    int fill = instance->config.fill;
+    /* all equal if the first is right and each equals the next */
+    bool wiped =
+        fill < 0 || size == 0 || (bytes[0] == fill && memcmp(bytes, bytes + 1, size - 1) == 0);
+    return wiped && debug_redzones_intact(instance, ptr, size);
+}
+
 #ifdef LARDER_CHECKS_FULL
 enum { LEAKS_NAMED = 8 };
 

@@ -14,6 +14,9 @@ bool debug_redzones_intact(const struct larder *instance, const void *ptr, size_
 /* Fills a block that has been freed. */
 void debug_wipe(const struct larder *instance, void *ptr, size_t size);
 
+/* True if nobody has written to it since, or there is nothing to tell that by. */
+bool debug_is_wiped(const struct larder *instance, const void *ptr, size_t size);
+
 #ifdef LARDER_CHECKS_FULL
 /* Names some of the blocks that are live while their instance is destroyed, on stderr. */
 void debug_report_leaks(struct larder *instance, size_t live);

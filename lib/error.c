@@ -22,6 +22,8 @@ static const char *what(larder_error_kind_t kind)
         return "refused: the block is cut from a region, nobody else can release it";
     case LARDER_ERROR_SCOPE:
         return "scope left in the wrong order or on the wrong thread";
+    case LARDER_ERROR_USE_AFTER_FREE:
+        return "the block was written to after it had been freed";
     case LARDER_ERROR_CONFIG:
         return "bad configuration";
     }

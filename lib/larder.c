@@ -269,12 +269,24 @@ static void free_record(struct larder *owner, struct thread_cache *cache,
     }
 }
 
+bool entry_release(struct larder *owner, struct thread_cache *cache, const struct lookup *found,
+                   bool is_record)
+{
+    /* what leaves the quarantine is live for a moment, and somebody may be freeing it again */
+    bool strict = owner->config.checks == LARDER_CHECKS_STRICT || owner->quarantine.blocks != NULL;
+    if (!is_record)
+        return fit_free(owner, cache, &found->fit, strict);
+    if (!block_mark_cached(found->record, strict))
+        return false;
+    free_record(owner, cache, found->record);
+    return true;
+}
+
 static void free_found(const struct lookup *found, bool is_record, void *ptr, const char *call)
 {
     struct larder *owner = found->owner;
     struct thread_cache *cache = thread_cache_of(owner);
     count_add(cache, &cache->counters.slow_frees, 1);
-    bool strict = owner->config.checks == LARDER_CHECKS_STRICT;
     bool live = found->live;
     if (live && !owner->plain) {
         if (!debug_redzones_intact(owner, ptr, found->size)) {
@@ -282,12 +294,10 @@ static void free_found(const struct lookup *found, bool is_record, void *ptr, co
         }
         debug_wipe(owner, ptr, found->size);
     }
-    if (live && is_record) {
-        live = block_mark_cached(found->record, strict);
-        if (live)
-            free_record(owner, cache, found->record);
+    if (live && quarantine_wants(owner, found, is_record)) {
+        live = quarantine_free(owner, cache, found, is_record, ptr);
     } else if (live) {
-        live = fit_free(owner, cache, &found->fit, strict);
+        live = entry_release(owner, cache, found, is_record);
     }
     if (unlikely(!live)) {
         count_add(cache, &cache->counters.slow_frees, UINT64_MAX);

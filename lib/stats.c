@@ -107,10 +107,12 @@ static void collect(struct larder *instance, larder_stats_t *stats)
     collect_depots(instance, stats);
     collect_threads(instance, stats);
     collect_heaps(instance, stats);
-    stats->depot_cached_bytes = relaxed(&instance->depot_bytes) + relaxed(&instance->exact.bytes);
-    stats->cached_blocks += relaxed(&instance->exact.blocks);
+    stats->depot_cached_bytes = relaxed(&instance->depot_bytes) + relaxed(&instance->exact.bytes) +
+                                quarantine_bytes(instance);
+    stats->cached_blocks += relaxed(&instance->exact.blocks) + quarantine_blocks(instance);
     stats->cached_bytes = cache_cached_bytes(instance);
-    stats->metadata_bytes += sizeof(struct larder) + relaxed(&instance->magazine_bytes);
+    stats->metadata_bytes += sizeof(struct larder) + relaxed(&instance->magazine_bytes) +
+                             quarantine_metadata_bytes(instance);
     uint64_t block_bytes = relaxed(&instance->block_bytes);
     stats->regions += relaxed(&instance->block_records);
     stats->metadata_bytes += relaxed(&instance->block_records) * sizeof(struct block_record);

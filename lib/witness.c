@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 static const char *const names[RANKS] = {
-    "none",       "thread caches", "instances",     "instance", "depot", "exact bucket", "planned",
-    "small heap", "heap",          "region's runs", "map",      "shard", "pool",         "metadata",
+    "none",       "thread caches", "instances",  "instance", "depot",  "exact bucket",
+    "quarantine", "planned",       "small heap", "heap",     "budget", "region's runs",
+    "map",        "shard",         "pool",       "metadata",
 };
 
 static __thread __attribute__((tls_model("initial-exec"))) struct {

@@ -19,9 +19,11 @@ enum lock_rank {
     RANK_INSTANCE,   /* thread caches and records of one; larder->lock */
     RANK_DEPOT,      /* of a class */
     RANK_BUCKET,     /* of the store under `exact` */
+    RANK_QUARANTINE, /* blocks that wait */
     RANK_PLANNED,    /* streams and plans of an instance */
     RANK_SMALL_HEAP, /* runs */
     RANK_HEAP,       /* large blocks */
+    RANK_BUDGET,     /* of an instance's free memory */
     RANK_RUNS,       /* run records of a region */
     RANK_MAP,        /* preparing the allocation map */
     RANK_SHARD,      /* of the map */

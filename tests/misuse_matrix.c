@@ -382,6 +382,31 @@ static void leave_a_scope_on_the_wrong_thread(struct scene *scene)
     pthread_join(thread, NULL);
 }
 
+/* -- Use of what has been freed -- */
+
+/* Without a quarantine the third free would be the one that is caught, of the new owner. */
+static void free_after_much_reuse(struct scene *scene)
+{
+    void *block = take(scene);
+
+    larder_free(scene->larder, block);
+    for (unsigned i = 0; i < 20; i++)
+        larder_free(scene->larder, take(scene));
+    bad_free(scene, scene->larder, block);
+}
+
+static void write_after_free(struct scene *scene)
+{
+    unsigned char *block;
+
+    (void)larder_plan_end(scene->larder); /* what lies in an arena does not wait */
+    block = take(scene);
+    larder_free(scene->larder, block);
+    *byte_at(block, (ptrdiff_t)scene->size) ^= 0xFF; /* in the redzone */
+    announce(scene, block);
+    larder_free_cached(scene->larder);
+}
+
 /* -- Questions -- */
 
 static void ask_about_what_is_not_live(struct scene *scene)
@@ -398,16 +423,24 @@ static void ask_about_what_is_not_live(struct scene *scene)
 
 /* -- The table -- */
 
+/* Under `planned` the same is promised as under `fit`: in an arena, where large blocks are, and elsewhere. */
 #define ROW(fit, fit_strict, exact, exact_strict, passthrough, passthrough_strict)                 \
+    ROW_WITH_PLANNED(fit, fit_strict, exact, exact_strict, passthrough, passthrough_strict, fit,   \
+                     fit_strict)
+#define ROW_WITH_PLANNED(fit, fit_strict, exact, exact_strict, passthrough, passthrough_strict,    \
+                         planned, planned_strict)                                                  \
     {                                                                                              \
-        {fit, fit_strict}, {exact, exact_strict},                                                  \
+        {fit, fit_strict}, {exact, exact_strict}, {passthrough, passthrough_strict},               \
         {                                                                                          \
-            passthrough, passthrough_strict                                                        \
+            planned, planned_strict                                                                \
         }                                                                                          \
     }
 #define EVERYWHERE(o) ROW(o, o, o, o, o, o)
 /* Under passthrough a freed block is forgotten at once. */
 #define WHERE_CACHED(o) ROW(o, o, o, o, FORGOTTEN, FORGOTTEN)
+/* A place in an arena is known for as long as the arena is. */
+#define WHERE_RELEASED                                                                             \
+    ROW_WITH_PLANNED(FORGOTTEN, FORGOTTEN, FORGOTTEN, FORGOTTEN, FORGOTTEN, FORGOTTEN, GONE, GONE)
 /* A span that has become part of a larger hole is no block's start any more. */
 #define WHEREVER_IT_WENT ROW(CAUGHT, CAUGHT, DOUBLE, DOUBLE, FORGOTTEN, FORGOTTEN)
 /* While another thread puts a span into its heap, it is for a moment no block's start; under passthrough it is known a
@@ -417,51 +450,59 @@ static void ask_about_what_is_not_live(struct scene *scene)
 #define INTERIOR ROW(INVALID, INVALID, UNOWNED, INVALID, UNOWNED, INVALID)
 
 const struct misuse misuses[] = {
-    {"double free", "larder_free", free_twice, WHERE_CACHED(DOUBLE), 0, false},
+    {"double free", "larder_free", free_twice, WHERE_CACHED(DOUBLE), 0, 0, false},
     {"double free through another instance", "larder_free", free_twice_through_another_instance,
-     WHERE_CACHED(DOUBLE), 0, false},
-    {"double free of one of many", "larder_free", free_one_of_many_twice, WHEREVER_IT_WENT, 0,
+     WHERE_CACHED(DOUBLE), 0, 0, false},
+    {"double free of one of many", "larder_free", free_one_of_many_twice, WHEREVER_IT_WENT, 0, 0,
      false},
     {"double free after another thread", "larder_free", free_again_after_another_thread,
-     WHERE_CACHED(DOUBLE), 0, false},
-    {"double free after a flush", "larder_free", free_after_flush, WHERE_CACHED(DOUBLE), 0, false},
-    {"double free after release", "larder_free", free_after_release, EVERYWHERE(FORGOTTEN), 0,
+     WHERE_CACHED(DOUBLE), 0, 0, false},
+    {"double free after a flush", "larder_free", free_after_flush, WHERE_CACHED(DOUBLE), 0, 0,
      false},
-    {"double free after reuse", "larder_free", free_after_reuse, WHERE_CACHED(DOUBLE), 0, false},
-    {"double free by two threads", "larder_free", free_by_two_threads_at_once, WHILE_IT_GOES, 0,
+    {"double free after release", "larder_free", free_after_release, WHERE_RELEASED, 0, 0, false},
+    {"double free after reuse", "larder_free", free_after_reuse, WHERE_CACHED(DOUBLE), 0, 0, false},
+    {"double free by two threads", "larder_free", free_by_two_threads_at_once, WHILE_IT_GOES, 0, 0,
      false},
-    {"realloc of a freed block", "larder_realloc", realloc_freed, WHERE_CACHED(DOUBLE), 0, false},
-    {"misaligned pointer", "larder_free", free_misaligned, INTERIOR, 0, false},
-    {"interior pointer", "larder_free", free_interior, INTERIOR, 0, false},
-    {"pointer to the last byte", "larder_free", free_last_byte, INTERIOR, 0, false},
-    {"stack pointer", "larder_free", free_stack, EVERYWHERE(UNOWNED), 0, false},
-    {"static pointer", "larder_free", free_static, EVERYWHERE(UNOWNED), 0, false},
-    {"wild pointer", "larder_free", free_wild, EVERYWHERE(UNOWNED), 0, false},
+    {"realloc of a freed block", "larder_realloc", realloc_freed, WHERE_CACHED(DOUBLE), 0, 0,
+     false},
+    {"misaligned pointer", "larder_free", free_misaligned, INTERIOR, 0, 0, false},
+    {"interior pointer", "larder_free", free_interior, INTERIOR, 0, 0, false},
+    {"pointer to the last byte", "larder_free", free_last_byte, INTERIOR, 0, 0, false},
+    {"stack pointer", "larder_free", free_stack, EVERYWHERE(UNOWNED), 0, 0, false},
+    {"static pointer", "larder_free", free_static, EVERYWHERE(UNOWNED), 0, 0, false},
+    {"wild pointer", "larder_free", free_wild, EVERYWHERE(UNOWNED), 0, 0, false},
     {"free through another instance", "larder_free", free_through_another_instance,
-     EVERYWHERE(FINE), 0, false},
+     EVERYWHERE(FINE), 0, 0, false},
     {"free of a destroyed instance's block", "larder_free", free_block_of_destroyed_instance,
-     EVERYWHERE(FINE), 0, false},
+     EVERYWHERE(FINE), 0, 0, false},
     {"double free of a destroyed instance's block", "larder_free", free_twice_of_destroyed_instance,
-     EVERYWHERE(DOUBLE), 0, false},
+     EVERYWHERE(DOUBLE), 0, 0, false},
     {"record_free of a live block", "larder_record_free", record_free_of_live,
-     ROW(REFUSED, REFUSED, SILENT, SILENT, SILENT, SILENT), 0, false},
+     ROW(REFUSED, REFUSED, SILENT, SILENT, SILENT, SILENT), 0, 0, false},
     {"record_free of a cached block", "larder_record_free", record_free_of_cached,
-     ROW(REFUSED, REFUSED, DOUBLE, DOUBLE, SILENT, SILENT), 0, true},
+     ROW(REFUSED, REFUSED, DOUBLE, DOUBLE, SILENT, SILENT), 0, 0, true},
     {"record_free of an unknown pointer", "larder_record_free", record_free_of_unknown,
-     EVERYWHERE(FINE), 0, false},
-    {"byte written after a block", "larder_free", overrun_after, EVERYWHERE(REDZONE), 16, false},
-    {"byte written before a block", "larder_free", overrun_before, EVERYWHERE(REDZONE), 16, false},
+     EVERYWHERE(FINE), 0, 0, false},
+    {"byte written after a block", "larder_free", overrun_after, EVERYWHERE(REDZONE), 16, 0, false},
+    {"byte written before a block", "larder_free", overrun_before, EVERYWHERE(REDZONE), 16, 0,
+     false},
     {"overrun found by realloc", "larder_realloc", overrun_found_by_realloc, EVERYWHERE(REDZONE),
-     16, false},
+     16, 0, false},
+    {"double free after reuse, in quarantine", "larder_free", free_after_much_reuse,
+     EVERYWHERE(DOUBLE), 0, 8 * MIB, false},
+    {"realloc of a freed block, in quarantine", "larder_realloc", realloc_freed, EVERYWHERE(DOUBLE),
+     0, 8 * MIB, false},
+    {"write after free, in quarantine", "larder_free", write_after_free, EVERYWHERE(WRITTEN), 16,
+     8 * MIB, false},
     {"free during and after a thread's teardown", "larder_free", free_during_and_after_teardown,
-     EVERYWHERE(FINE), 0, false},
-    {"allocation in an atexit handler", "larder_free", allocate_at_exit, EVERYWHERE(SILENT), 0,
+     EVERYWHERE(FINE), 0, 0, false},
+    {"allocation in an atexit handler", "larder_free", allocate_at_exit, EVERYWHERE(SILENT), 0, 0,
      false},
     {"scopes left out of order", "larder_scope_leave", leave_scopes_out_of_order, EVERYWHERE(SCOPE),
-     0, false},
+     0, 0, false},
     {"scope left on the wrong thread", "larder_scope_leave", leave_a_scope_on_the_wrong_thread,
-     EVERYWHERE(SCOPE), 0, false},
+     EVERYWHERE(SCOPE), 0, 0, false},
     {"questions about what is not live", "larder_usable_size", ask_about_what_is_not_live,
-     EVERYWHERE(FINE), 0, true},
+     EVERYWHERE(FINE), 0, 0, true},
 };
 const int misuse_count = sizeof misuses / sizeof misuses[0];

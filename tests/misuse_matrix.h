@@ -18,13 +18,15 @@ enum outcome {
     INVALID,
     UNOWNED, /* caught as LARDER_ERROR_FOREIGN_POINTER, or handed to a backend that takes such pointers */
     FORGOTTEN, /* UNOWNED, but another thread may have the address again at once: tried alone */
+    GONE, /* caught as one of these, or handed over: its memory may be another thread's, tried alone */
     REFUSED,
     REDZONE,
+    WRITTEN, /* LARDER_ERROR_USE_AFTER_FREE */
     SCOPE,
     CAUGHT /* as one of the above: which one depends on what has become of the memory around */
 };
 
-enum { MATRIX_POLICIES = 3, MATRIX_CHECKS = 2 };
+enum { MATRIX_POLICIES = 4, MATRIX_CHECKS = 2 };
 
 /* What a case works on, in its process. */
 struct scene {
@@ -43,9 +45,10 @@ struct misuse {
     const char *name;
     const char *call; /* which the line names */
     void (*act)(struct scene *scene);
-    /* by policy (fit, exact, passthrough) and checks (default, strict) */
+    /* by policy (fit, exact, passthrough, planned) and checks (default, strict) */
     enum outcome expected[MATRIX_POLICIES][MATRIX_CHECKS];
     size_t redzone;
+    size_t quarantine;
     bool alone; /* under passthrough tried without other threads, for the same reason */
 };
 

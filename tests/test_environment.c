@@ -72,6 +72,7 @@ static const char *const bad_values[][2] = {
     {"decay_ms", "soon"},
     {"fill", "256"},
     {"fill", "-2"},
+    {"quarantine_bytes", "-1"},
     {"checks", "none"},
 };
 #define BAD_VALUE_COUNT ((int)(sizeof bad_values / sizeof bad_values[0]))

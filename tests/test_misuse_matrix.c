@@ -73,6 +73,22 @@ static void *use_it_meanwhile(void *argument)
     return NULL;
 }
 
+/* From here on the thread's large blocks come from an arena, the first few of them. */
+static void enter_a_recorded_inference(struct scene *scene)
+{
+    void *blocks[4];
+
+    for (unsigned round = 0; round < 2; round++) {
+        expect(larder_plan_begin(scene->larder, 1) == 0);
+        for (unsigned i = 0; i < 4; i++)
+            expect((blocks[i] = larder_alloc(scene->larder, scene->size)) != NULL);
+        for (unsigned i = 0; i < 4; i++)
+            larder_free(scene->larder, blocks[i]);
+        expect(larder_plan_end(scene->larder) == 0);
+    }
+    expect(larder_plan_begin(scene->larder, 1) == 0);
+}
+
 static enum outcome outcome_of(const struct combination *combination)
 {
     return combination->misuse->expected[combination->policy][combination->strict];
@@ -83,7 +99,7 @@ static void check_books(struct scene *scene, const struct combination *combinati
 {
     enum outcome outcome = outcome_of(combination);
 
-    if (outcome == UNOWNED || outcome == FORGOTTEN || outcome == CAUGHT)
+    if (outcome == UNOWNED || outcome == FORGOTTEN || outcome == CAUGHT || outcome == GONE)
         expect(atomic_load(&handed_over) == scene->announced);
     if (outcome != FINE)
         return;
@@ -104,12 +120,15 @@ static void run_case(void *context)
     config.checks = combination->strict ? LARDER_CHECKS_STRICT : LARDER_CHECKS_DEFAULT;
     config.backend = combination->foreign ? &taking : larder_backend_mmap();
     config.redzone = combination->misuse->redzone;
+    config.quarantine_bytes = combination->misuse->quarantine;
     config.decay_ms = UINT32_MAX;
     scene.larder = larder_create("kitchen", &config);
     scene.other = larder_create("kitchen", &config);
     expect(scene.larder != NULL && scene.other != NULL);
     for (unsigned i = 1; i < combination->threads; i++)
         expect(pthread_create(&others[i - 1], NULL, use_it_meanwhile, &scene) == 0);
+    if (combination->policy == LARDER_POLICY_PLANNED)
+        enter_a_recorded_inference(&scene);
     combination->misuse->act(&scene);
     atomic_store(&over, true);
     for (unsigned i = 1; i < combination->threads; i++)
@@ -126,6 +145,7 @@ static const char *phrase_of(enum outcome outcome)
     case SILENT:
         break;
     case CAUGHT:
+    case GONE:
         return "";
     case DOUBLE:
         return "double free";
@@ -138,6 +158,8 @@ static const char *phrase_of(enum outcome outcome)
         return "refused";
     case REDZONE:
         return "bytes around the block were overwritten";
+    case WRITTEN:
+        return "written to after it had been freed";
     case SCOPE:
         return "scope left";
     }
@@ -177,12 +199,12 @@ static bool ends_as_promised(const struct combination *combination, const struct
     if (outcome == FINE || outcome == SILENT ||
         ((outcome == UNOWNED || outcome == FORGOTTEN) && may_hand_over))
         return went_on;
-    return caught || (outcome == CAUGHT && may_hand_over && went_on);
+    return caught || ((outcome == CAUGHT || outcome == GONE) && may_hand_over && went_on);
 }
 
 static void assert_combination(const struct combination *combination)
 {
-    static const char *const policies[] = {"fit", "exact", "passthrough"};
+    static const char *const policies[] = {"fit", "exact", "passthrough", "planned"};
     struct child_end end = run_in_child(run_case, (void *)(uintptr_t)combination);
 
     ck_assert_msg(ends_as_promised(combination, &end),
@@ -217,8 +239,11 @@ START_TEST(misuse_ends_as_the_table_says)
 
         if (is_left_out(bits))
             continue;
+        /* AddressSanitizer does not let it come so far: test_poison.c */
+        if (outcome_of(&combination) == WRITTEN && UNDER_SANITIZER && !UNDER_THREAD_SANITIZER)
+            continue;
         if (combination.threads > 1 &&
-            (outcome_of(&combination) == FORGOTTEN ||
+            (outcome_of(&combination) == FORGOTTEN || outcome_of(&combination) == GONE ||
              (combination.misuse->alone && combination.policy == LARDER_POLICY_PASSTHROUGH)))
             continue;
         assert_combination(&combination);

@@ -45,6 +45,7 @@ static larder_t *any_kind_of_instance(struct random *random)
     config.max_cached_bytes = caps[random_between(random, 0, 3)];
     config.checks = (larder_checks_t)random_between(random, 0, 1);
     config.redzone = random_between(random, 0, 3) == 0 ? 16 : 0;
+    config.quarantine_bytes = random_between(random, 0, 3) == 0 ? 64 * KIB : 0;
     config.decay_ms = random_between(random, 0, 1) ? 1 : 1000;
     return larder_create("churned", &config);
 }

@@ -37,6 +37,7 @@ START_TEST(init_sets_the_documented_defaults)
     ck_assert_uint_eq(config.thread_cached_bytes, 56 * KIB);
     ck_assert_uint_eq(config.decay_ms, 1000);
     ck_assert_int_eq(config.fill, -1);
+    ck_assert_uint_eq(config.quarantine_bytes, 0);
     ck_assert_int_eq(config.checks, LARDER_CHECKS_DEFAULT);
     ck_assert(config.error_handler == NULL);
     ck_assert_ptr_null(config.error_context);

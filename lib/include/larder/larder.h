@@ -131,9 +131,10 @@ typedef enum larder_error_kind {
     LARDER_ERROR_INVALID_POINTER = 2, /* not the start of a block */
     LARDER_ERROR_FOREIGN_POINTER = 3, /* nobody owns it, and the backend cannot free it */
     LARDER_ERROR_REDZONE = 4,         /* bytes around the block were overwritten */
-    LARDER_ERROR_REFUSED = 5, /* record_free of a block that nobody else can have released */
-    LARDER_ERROR_SCOPE = 6,   /* a scope was left in the wrong order or on the wrong thread */
-    LARDER_ERROR_CONFIG = 7   /* an unknown variable or a bad value in the environment */
+    LARDER_ERROR_REFUSED = 5,       /* record_free of a block that nobody else can have released */
+    LARDER_ERROR_SCOPE = 6,         /* a scope was left in the wrong order or on the wrong thread */
+    LARDER_ERROR_CONFIG = 7,        /* an unknown variable or a bad value in the environment */
+    LARDER_ERROR_USE_AFTER_FREE = 8 /* a block was written to while it was in quarantine */
 } larder_error_kind_t;
 
 typedef struct larder_error {
@@ -215,6 +216,14 @@ typedef struct larder_config {
      * faults and TLB misses, but memory is then held by 2 MiB, and giving pages back breaks them up. Default 0: never.
      */
     int huge_pages;
+
+    /*
+     * LARDER_QUARANTINE_BYTES: freed blocks wait, first in first out, until they and those behind them are more than so many
+     * bytes (or 16384 blocks) before they are handed out again: meanwhile a double free is caught
+     * whatever else has been allocated, and with `fill` or `redzone` a write to a freed block is noticed when it leaves. A trim
+     * empties it; blocks of a plan's arena do not wait. For debugging: there is no hit path. Default 0: none.
+     */
+    size_t quarantine_bytes;
 } larder_config_t;
 
 #define LARDER_ADAPTIVE (SIZE_MAX - 1) /* for max_cached_bytes */
