@@ -100,10 +100,23 @@ void budget_keep(struct larder *instance)
     cache_raise_peak(&instance->peak_held_bytes, use.held);
 }
 
-void budget_note_decay(struct larder *instance)
+uint32_t budget_wait_ms(struct larder *instance, uint32_t now_ms)
 {
     struct span_heap_use use = use_of(instance);
     spinlock_lock(&instance->budget.lock);
+    uint32_t wait =
+        patience_wait_ms(&instance->budget.patience, instance->config.decay_ms, now_ms, use.held);
+    if (use.new_loops) /* whoever looks first sees them */
+        instance->budget.operations = use.operations;
+    spinlock_unlock(&instance->budget.lock);
+    return wait;
+}
+
+void budget_note_decay(struct larder *instance, uint32_t now_ms, uint64_t bytes)
+{
+    struct span_heap_use use = use_of(instance);
+    spinlock_lock(&instance->budget.lock);
+    patience_note(&instance->budget.patience, now_ms, bytes, use.held);
     if (use.held < instance->budget.peak)
         instance->budget.peak = use.held;
     if (use.new_loops) /* whoever looks first sees them */

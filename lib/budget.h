@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "patience.h"
 #include "spinlock.h"
 
 struct larder;
@@ -17,6 +18,7 @@ struct budget {
     uint64_t peak;       /* bytes: the working set; guarded by lock, as all below */
     uint64_t credit;     /* bytes that may still be given back early */
     uint64_t operations; /* of the heaps, when there was reason for hope last */
+    struct patience patience;
 };
 
 /*
@@ -25,7 +27,10 @@ struct budget {
  */
 void budget_keep(struct larder *instance);
 
-/* Idle memory has been given back: what is left is the working set. */
-void budget_note_decay(struct larder *instance);
+/* How long memory has to be idle now before it is given back within a call. */
+uint32_t budget_wait_ms(struct larder *instance, uint32_t now_ms);
+
+/* `bytes` of idle memory have been given back: what is left is the working set. */
+void budget_note_decay(struct larder *instance, uint32_t now_ms, uint64_t bytes);
 
 #endif

@@ -208,18 +208,22 @@ void cache_trim_all(void)
     }
 }
 
+/* Gives back what has been idle for `idle_ms`. */
+static size_t tick(struct larder *instance, uint32_t now_ms, uint32_t idle_ms)
+{
+    atomic_store_explicit(&instance->last_tick_ms, now_ms, memory_order_relaxed);
+    fit_reap_depots(instance, now_ms, instance->config.decay_ms);
+    size_t bytes = give_back_idle(instance, now_ms, idle_ms, 0);
+    if (bytes != 0)
+        budget_note_decay(instance, now_ms, bytes);
+    bytes += planned_give_back(instance, now_ms, idle_ms);
+    return bytes + release_empty(instance, now_ms, idle_ms, false);
+}
+
 size_t cache_tick(struct larder *instance)
 {
-    uint32_t decay = instance->config.decay_ms, now = os_now_ms();
-    if (decay > INT32_MAX)
-        return 0;
-    atomic_store_explicit(&instance->last_tick_ms, now, memory_order_relaxed);
-    fit_reap_depots(instance, now, decay);
-    size_t bytes = give_back_idle(instance, now, decay, 0);
-    if (bytes != 0)
-        budget_note_decay(instance);
-    bytes += planned_give_back(instance, now, decay);
-    return bytes + release_empty(instance, now, decay, false);
+    uint32_t decay = instance->config.decay_ms;
+    return decay > INT32_MAX ? 0 : tick(instance, os_now_ms(), decay);
 }
 
 void cache_tick_if_due(struct larder *instance, uint32_t now_ms)
@@ -231,7 +235,7 @@ void cache_tick_if_due(struct larder *instance, uint32_t now_ms)
     /* one of several threads that get here does it */
     if (atomic_compare_exchange_strong_explicit(&instance->last_tick_ms, &last, now_ms,
                                                 memory_order_relaxed, memory_order_relaxed)) {
-        cache_tick(instance);
+        tick(instance, now_ms, budget_wait_ms(instance, now_ms));
     }
 }
 
@@ -240,8 +244,10 @@ void cache_attend(struct span_heap *heap)
     struct larder *instance = heap->instance;
     bool purge_waits = span_heap_attend(heap);
     budget_keep(instance);
-    if (purge_waits)
-        cache_tick(instance);
+    if (purge_waits && instance->config.decay_ms <= INT32_MAX) {
+        uint32_t now_ms = os_now_ms();
+        tick(instance, now_ms, budget_wait_ms(instance, now_ms));
+    }
 }
 
 /* ---- instances ---- */

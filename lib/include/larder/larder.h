@@ -199,7 +199,10 @@ typedef struct larder_config {
     /* LARDER_THREAD_CACHED_BYTES: what one thread's magazines may hold; default 56 KiB. */
     size_t thread_cached_bytes;
 
-    /* LARDER_DECAY_MS: memory idle for longer goes back to the kernel; default 1000; UINT32_MAX: never. */
+    /*
+     * LARDER_DECAY_MS: memory idle for longer goes back to the kernel; default 1000; UINT32_MAX: never. Within calls it waits
+     * up to eight times as long, where what went back was wanted again soon; larder_tick() takes the number to the letter.
+     */
     uint32_t decay_ms;
 
     /* LARDER_FILL: byte that fresh and freed blocks are filled with, 0 to 255; default -1: none. */
