@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <larder/larder.h>
+
 #include "allocator.h"
 #include "program.h"
 #include "replay.h"
@@ -287,16 +289,78 @@ START_TEST(a_part_finds_what_lived_before_it_and_leaves_it_again)
 }
 END_TEST
 
+/* The second thread's free comes before the first one's last operation, and so before its next pass. */
 START_TEST(counted_live_bytes_are_the_traces_where_one_order_is_possible)
 {
-    struct program program = build_parallel("1: malloc 0x10 100\n2: free 0x10\n");
-    struct replay_settings settings = {.passes = 2};
+    struct program program = build_parallel("1: malloc 0x10 100\n2: free 0x10\n"
+                                            "2: malloc 0x20 10\n1: free 0x20\n");
+    struct replay_settings settings = {.passes = 60};
     struct replay_result result;
     char why[256] = "";
     ck_assert_int_eq(replay_run(&program, &logging, &settings, &result, why, sizeof why), 0);
     ck_assert(result.peak_live_was_counted);
     ck_assert_uint_eq(result.peak_live_bytes, 100);
     ck_assert_uint_eq(result.threads, 2);
+    ck_assert_uint_eq(result.passes, 60);
+    program_release(&program);
+}
+END_TEST
+
+/* Each thread may be a pass ahead of the other, not two: their slots are used again. */
+START_TEST(threads_go_on_to_the_next_pass_without_each_other_but_not_to_the_one_after)
+{
+    struct program program = build_parallel("1: malloc 0x10 100\n2: free 0x10\n");
+    struct replay_settings settings = {.passes = 60};
+    struct replay_result result;
+    char why[256] = "";
+    ck_assert_int_eq(replay_run(&program, &logging, &settings, &result, why, sizeof why), 0);
+    ck_assert_uint_ge(result.peak_live_bytes, 100);
+    ck_assert_uint_le(result.peak_live_bytes, 200);
+    program_release(&program);
+}
+END_TEST
+
+/* What each thread does in many passes is what it did in one, again and again. */
+START_TEST(a_threads_operations_keep_their_order_from_pass_to_pass)
+{
+    enum { PASSES = 3, EACH = 4 };
+    struct program program = build_parallel("1: malloc 0x10 1\n1: malloc 0x20 2\n2: malloc 0x30 3\n"
+                                            "2: free 0x10\n1: free 0x30\n2: malloc 0x40 4\n"
+                                            "2: free 0x40\n1: free 0x20\n");
+    static const char *const expected[2][EACH] = {{"a1", "a2", "f3", "f2"},
+                                                  {"a3", "f1", "a4", "f4"}};
+    struct replay_settings settings = {.passes = PASSES};
+    struct replay_verified verified;
+    char why[256] = "";
+    ck_assert_int_eq(replay_verify(&program, &logging, &settings, &verified, why, sizeof why), 0);
+    ck_assert_uint_eq(verified.blocks, PASSES * 4);
+    ck_assert_uint_eq(log_.thread_count, 2);
+    for (size_t t = 0; t < 2; t++) {
+        size_t lane = strcmp(log_.notes[t].calls[0], "a1") == 0 ? 0 : 1;
+        ck_assert_uint_eq(log_.notes[t].count, PASSES * EACH);
+        for (size_t i = 0; i < PASSES * EACH; i++) {
+            ck_assert_str_eq(log_.notes[t].calls[i], expected[lane][i % EACH]);
+        }
+    }
+    program_release(&program);
+}
+END_TEST
+
+START_TEST(threads_of_a_planned_larder_begin_and_end_their_own_passes)
+{
+    struct allocator allocator;
+    char why[512] = "";
+    /* all that the first thread allocates is freed before its pass ends */
+    struct program program = build_parallel(
+        "1: malloc 0x10 20000\n2: malloc 0x20 30000\n2: free 0x10\n2: malloc 0x30 40000\n"
+        "1: free 0x30\n1: free 0x20\n");
+    ck_assert_int_eq(allocator_open("larder-planned", &allocator, why, sizeof why), 0);
+    ck_assert_int_eq(verify(&program, &allocator, 1), 0);
+    larder_stats_t stats = {.struct_size = sizeof stats};
+    ck_assert_int_eq(larder_stats_get(allocator.context, &stats), 0);
+    ck_assert_uint_eq(stats.plans, 2);
+    ck_assert_uint_ge(stats.plan_hits, 2);
+    allocator_close(&allocator);
     program_release(&program);
 }
 END_TEST
@@ -401,6 +465,10 @@ int main(void)
     tcase_add_test(tcase, threads_share_lanes_where_there_may_be_fewer);
     tcase_add_test(tcase, a_part_finds_what_lived_before_it_and_leaves_it_again);
     tcase_add_test(tcase, counted_live_bytes_are_the_traces_where_one_order_is_possible);
+    tcase_add_test(tcase,
+                   threads_go_on_to_the_next_pass_without_each_other_but_not_to_the_one_after);
+    tcase_add_test(tcase, a_threads_operations_keep_their_order_from_pass_to_pass);
+    tcase_add_test(tcase, threads_of_a_planned_larder_begin_and_end_their_own_passes);
     tcase_add_test(tcase, each_failing_call_ends_all_threads_and_frees_what_is_live);
     tcase_add_test(tcase, a_damaged_byte_is_found);
     tcase_add_test(tcase, larder_keeps_contents_under_every_policy);

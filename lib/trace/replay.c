@@ -16,18 +16,17 @@
 #include "companion.h"
 #include "measure.h"
 #include "pages.h"
-#include "replay_crew.h"
+#include "replay_figures.h"
 #include "replay_kernel.h"
-#include "replay_stream.h"
+#include "replay_thread.h"
 
-/* Passes that count live bytes, before the timed ones. */
-#define COUNTING_PASSES 2
+/* Sections that count live bytes, before the timed ones, and their laps where they have several. */
+#define COUNTING_SECTIONS 2
+#define COUNTING_LAPS 4u
 
-struct pass_result {
-    struct crew_pass crew;
-    uint64_t faults;
-    uint64_t cpu_ns;
-};
+/* Where passes are shorter, several of them are a section: waking threads must not be part of what is measured. */
+#define SECTION_NS 20000000u
+#define SECTIONS_MIN 12u
 
 struct run {
     const struct program *program;
@@ -38,12 +37,9 @@ struct run {
     size_t stream_count;
     size_t *done; /* by lane, twice: for stream_release_live() */
     struct replay_tally tally;
-    struct crew *crew;           /* NULL: this thread performs the operations */
-    struct pass_result *results; /* by pass */
-    uint64_t *sorted;            /* room for as many values */
+    struct crew *crew; /* NULL: this thread performs the operations */
+    struct figures figures;
     size_t passes_max;
-    double busy[REPLAY_LANES_SHOWN]; /* sums over passes */
-    size_t busy_passes;
     char *why;
     size_t why_size;
 };
@@ -59,12 +55,17 @@ static void release_arrays(struct run *run)
     }
     pages_free(run->streams, run->stream_count * sizeof *run->streams);
     pages_free(run->done, 2 * run->program->lane_count * sizeof *run->done);
-    pages_free(run->results, run->passes_max * sizeof *run->results);
-    pages_free(run->sorted, run->passes_max * sizeof *run->sorted);
+    figures_close(&run->figures);
+}
+
+static bool needs_crew(const struct run *run)
+{
+    return run->program->lane_count > 1 || run->stream_count > 1 || run->program->span_ns > 0;
 }
 
 static int open_streams(struct run *run)
 {
+    size_t sets = needs_crew(run) ? crew_sets(run->program) : 1;
     const struct replay_view view = {
         .allocator = run->allocator,
         .page_size = run->page_size,
@@ -73,7 +74,7 @@ static int open_streams(struct run *run)
         .tally = &run->tally,
     };
     for (size_t i = 0; i < run->stream_count; i++) {
-        if (stream_open(&run->streams[i], run->program, &view, i) != 0) {
+        if (stream_open(&run->streams[i], run->program, &view, i, sets) != 0) {
             return -ENOMEM;
         }
     }
@@ -82,46 +83,52 @@ static int open_streams(struct run *run)
 
 static int allocate_arrays(struct run *run)
 {
-    size_t results_bytes = run->passes_max * sizeof *run->results;
-    size_t sorted_bytes = run->passes_max * sizeof *run->sorted;
     run->streams = pages_allocate(run->stream_count * sizeof *run->streams);
     run->done = pages_allocate(2 * run->program->lane_count * sizeof *run->done);
-    run->results = pages_allocate(results_bytes);
-    run->sorted = pages_allocate(sorted_bytes);
-    if (run->streams == NULL || run->done == NULL || run->results == NULL || run->sorted == NULL ||
-        open_streams(run) != 0) {
+    int result = figures_open(&run->figures, run->passes_max);
+    if (run->streams == NULL || run->done == NULL || result != 0 || open_streams(run) != 0) {
         release_arrays(run);
         snprintf(run->why, run->why_size,
                  "no memory for the replay's own tables: ask for fewer passes or streams");
         return -ENOMEM;
     }
-    memset(run->results, 0xff, results_bytes);
-    memset(run->sorted, 0xff, sorted_bytes);
     return 0;
 }
 
-/* -- A pass ------------------------------------------------------------------------------------ */
+/* -- A section ------------------------------------------------------------------------------------ */
 
-/* On this thread. */
-static int run_alone(struct run *run, replay_kernel *kernel, struct crew_pass *out)
+/* One pass on this thread. */
+static int run_alone(struct run *run, replay_kernel *kernel, struct crew_figures *out)
 {
     const struct program *program = run->program;
     uint64_t start = measure_now_ns();
-    size_t done = kernel(&run->streams[0].view, program->ops, program->op_count);
+    size_t done = kernel(&run->streams[0].views[0], program->ops, program->op_count);
     uint64_t ns = measure_now_ns() - start;
     run->done[0] = done;
-    *out = (struct crew_pass){.wall_ns = ns, .op_ns = ns};
+    *out = (struct crew_figures){.wall_ns = ns, .op_ns = ns};
     return done == program->op_count ? 0 : -ENOMEM;
 }
 
-static int run_pass(struct run *run, replay_kernel *kernel, struct pass_result *out)
+/* Threads of a crew tell the allocator themselves. */
+static void tell_allocator(const struct run *run, void (*call)(void *context))
 {
+    if (call != NULL && run->crew == NULL) {
+        call(run->allocator->context);
+    }
+}
+
+static int run_section(struct run *run, replay_kernel *kernel, size_t laps,
+                       struct section_result *out)
+{
+    tell_allocator(run, run->allocator->pass_begin);
     uint64_t faults = measure_minor_faults();
     uint64_t cpu_ns = measure_cpu_ns();
-    int result = run->crew != NULL ? crew_run(run->crew, kernel, &out->crew)
+    int result = run->crew != NULL ? crew_run(run->crew, kernel, laps, &out->crew)
                                    : run_alone(run, kernel, &out->crew);
     out->cpu_ns = measure_cpu_ns() - cpu_ns;
     out->faults = measure_minor_faults() - faults;
+    out->passes = laps;
+    tell_allocator(run, run->allocator->pass_end);
     for (size_t i = 0; result == 0 && i < run->stream_count; i++) {
         stream_carry(&run->streams[i]);
     }
@@ -144,18 +151,14 @@ static void tell_progress(const struct run *run, size_t pass, size_t of)
 
 /* -- Passes ------------------------------------------------------------------------------------ */
 
-/* How many passes to make in all, once `done` of them show what one costs. */
-static size_t choose_passes(const struct run *run, size_t done)
+/* How many passes to make in all, once some of them show what one costs. */
+static size_t choose_passes(const struct run *run)
 {
     if (run->settings->passes > 0) {
         return run->settings->passes;
     }
-    uint64_t shortest = UINT64_MAX;
-    for (size_t i = 0; i < done; i++) {
-        uint64_t ns = run->results[i].crew.wall_ns;
-        shortest = ns < shortest ? ns : shortest;
-    }
-    uint64_t each = shortest + (uint64_t)run->settings->gap_ms * 1000000u + 1;
+    uint64_t each =
+        figures_shortest_ns(&run->figures) + (uint64_t)run->settings->gap_ms * 1000000u + 1;
     uint64_t passes = REPLAY_BUDGET_NS / each;
     uint64_t least = run->program->span_ns > 0 ? REPLAY_PASSES_PACED_MIN : REPLAY_PASSES_MIN;
     return passes < least               ? (size_t)least
@@ -163,60 +166,69 @@ static size_t choose_passes(const struct run *run, size_t done)
                                         : (size_t)passes;
 }
 
-static void add_busy(struct run *run)
+/* How many passes to make a section of, where so many are still to come. */
+static size_t choose_laps(const struct run *run, size_t passes)
 {
-    size_t lanes = run->program->lane_count;
-    for (size_t i = 0; i < lanes && i < REPLAY_LANES_SHOWN; i++) {
-        run->busy[i] += run->crew != NULL ? crew_busy_share(run->crew, i) : 1;
-    }
-    run->busy_passes++;
+    size_t most = run->crew != NULL && run->settings->gap_ms == 0 ? crew_laps_most(run->crew) : 1;
+    uint64_t laps = SECTION_NS / (figures_shortest_ns(&run->figures) + 1);
+    most = most < passes / SECTIONS_MIN ? most : passes / SECTIONS_MIN;
+    return laps < 1 || most < 1 ? 1 : laps < most ? (size_t)laps : most;
 }
 
-/* The timed passes; returns how many in *passes. */
-static int run_passes(struct run *run, size_t *passes)
+static void add_busy(struct run *run, size_t passes)
+{
+    for (size_t i = 0; i < run->program->lane_count; i++) {
+        figures_add_busy(&run->figures, i, run->crew != NULL ? crew_busy_share(run->crew, i) : 1,
+                         passes);
+    }
+}
+
+/* The timed passes. */
+static int run_passes(struct run *run)
 {
     const size_t trial = 3;
+    struct figures *figures = &run->figures;
     replay_kernel *kernel =
         replay_kernel_for(run->settings->touch, run->settings->read_before_free);
+    size_t laps = 1;
     size_t wanted = run->settings->passes > 0   ? run->settings->passes
                     : run->program->span_ns > 0 ? REPLAY_PASSES_PACED_MIN
                                                 : REPLAY_PASSES_MIN;
-    for (size_t i = 0; i < wanted; i++) {
-        tell_progress(run, i, wanted);
-        if (i > 0 && run->settings->gap_ms > 0) {
+    for (size_t done = 0; done < wanted;) {
+        laps = laps < wanted - done ? laps : wanted - done;
+        tell_progress(run, done, wanted);
+        if (done > 0 && run->settings->gap_ms > 0) {
             sleep_ms(run->settings->gap_ms);
         }
-        if (run->allocator->pass_begin != NULL) {
-            run->allocator->pass_begin(run->allocator->context);
-        }
-        int result = run_pass(run, kernel, &run->results[i]);
-        if (run->allocator->pass_end != NULL) {
-            run->allocator->pass_end(run->allocator->context);
-        }
+        int result = run_section(run, kernel, laps, &figures->sections[figures->count]);
         if (result != 0) {
             return result;
         }
-        if (i + 1 == trial) {
-            wanted = choose_passes(run, trial);
+        figures->count++;
+        if (done >= wanted / 3) {
+            add_busy(run, laps);
         }
-        if (i >= wanted / 3) {
-            add_busy(run);
+        done += laps;
+        if (done == trial) {
+            wanted = choose_passes(run);
+            laps = choose_laps(run, wanted - trial);
         }
     }
-    *passes = wanted;
     return 0;
 }
 
 /* Passes that count what is live at once, for threads that may run in many orders. */
 static int run_counting(struct run *run)
 {
-    struct pass_result unused;
+    struct section_result unused;
     uint64_t setup_bytes = atomic_load_explicit(&run->tally.live_bytes, memory_order_relaxed);
+    size_t laps = crew_laps_most(run->crew);
     int result = 0;
-    for (size_t i = 0; result == 0 && i < COUNTING_PASSES; i++) {
-        /* Relaxed, both: no thread of a pass runs now. */
+    laps = laps < COUNTING_LAPS ? laps : COUNTING_LAPS;
+    for (size_t i = 0; result == 0 && i < COUNTING_SECTIONS; i++) {
+        /* Relaxed, both: no thread of a section runs now. */
         atomic_store_explicit(&run->tally.live_bytes, setup_bytes, memory_order_relaxed);
-        result = run_pass(run, replay_kernel_counting, &unused);
+        result = run_section(run, replay_kernel_counting, laps, &unused);
     }
     return result;
 }
@@ -264,10 +276,12 @@ static int fail_pass(struct run *run, int result)
     }
     const struct program *program = run->program;
     for (size_t i = 0; i < run->stream_count; i++) {
-        if (run->crew != NULL) {
-            crew_get_done(run->crew, i, run->done);
+        for (size_t set = 0; set < run->streams[i].sets; set++) {
+            if (run->crew != NULL) {
+                crew_get_done(run->crew, i, set, run->done);
+            }
+            stream_release_live(&run->streams[i], set, run->done);
         }
-        stream_release_live(&run->streams[i], run->done);
     }
     if (result == -EAGAIN) {
         return tell_no_thread(run);
@@ -308,76 +322,9 @@ static bool tear_down(struct run *run, replay_kernel *kernel)
     return fine;
 }
 
-/* -- Figures ----------------------------------------------------------------------------------- */
-
-typedef uint64_t pass_figure(const struct pass_result *pass);
-
-static uint64_t faults_of(const struct pass_result *pass)
-{
-    return pass->faults;
-}
-
-static uint64_t op_ns_of(const struct pass_result *pass)
-{
-    return pass->crew.op_ns;
-}
-
-static uint64_t wall_ns_of(const struct pass_result *pass)
-{
-    return pass->crew.wall_ns;
-}
-
-static uint64_t cpu_ns_of(const struct pass_result *pass)
-{
-    return pass->cpu_ns;
-}
-
-static uint64_t waited_ns_of(const struct pass_result *pass)
-{
-    return pass->crew.waited_ns;
-}
-
-static uint64_t waits_of(const struct pass_result *pass)
-{
-    return pass->crew.waits;
-}
-
-/* The median over passes [first, first + count); their figures stay in run->sorted. */
-static double median_of(struct run *run, size_t first, size_t count, pass_figure *figure)
-{
-    for (size_t i = 0; i < count; i++) {
-        run->sorted[i] = figure(&run->results[first + i]);
-    }
-    return measure_median(run->sorted, count);
-}
-
-static void summarise(struct run *run, size_t passes, struct replay_result *out)
-{
-    size_t first = passes / 3;
-    size_t count = passes - first;
-    double ops = (double)run->program->op_count * (double)run->stream_count;
-    out->passes = passes;
-    out->ops_per_pass = run->program->op_count * run->stream_count;
-    out->threads = run->program->lane_count * run->stream_count;
-    out->faults_per_pass = median_of(run, first, count, faults_of);
-    out->pass_ns = median_of(run, first, count, wall_ns_of);
-    out->cpu_ns_per_op = median_of(run, first, count, cpu_ns_of) / ops;
-    out->cpus_busy = out->pass_ns > 0 ? out->cpu_ns_per_op * ops / out->pass_ns : 0;
-    out->waiting_ns = median_of(run, first, count, waited_ns_of);
-    out->waits = median_of(run, first, count, waits_of);
-    out->ns_per_op = median_of(run, first, count, op_ns_of) / ops;
-    out->ns_per_op_min = (double)run->sorted[0] / ops;
-    out->ns_per_op_max = (double)run->sorted[count - 1] / ops;
-    for (size_t i = 0; i < run->program->lane_count && i < REPLAY_LANES_SHOWN; i++) {
-        out->busy[i] = run->busy[i] / (double)run->busy_passes;
-        out->busy_count = i + 1;
-    }
-}
-
 /* The passes with what is measured around them, once everything else is in place. */
 static int measure_passes(struct run *run, struct replay_result *out)
 {
-    size_t passes = 0;
     replay_kernel *untouched = replay_kernel_for(REPLAY_TOUCH_NONE, false);
     uint64_t base = measure_reset_peak_rss() == 0 ? measure_peak_rss() : UINT64_MAX;
     out->peak_live_was_counted = run->crew != NULL;
@@ -387,13 +334,14 @@ static int measure_passes(struct run *run, struct replay_result *out)
         return result;
     }
     result = run->crew != NULL ? run_counting(run) : 0;
-    result = result == 0 ? run_passes(run, &passes) : result;
+    result = result == 0 ? run_passes(run) : result;
     uint64_t peak = measure_peak_rss();
     if (result != 0) {
         return fail_pass(run, result);
     }
     tear_down(run, untouched);
-    summarise(run, passes, out);
+    out->threads = run->program->lane_count * run->stream_count;
+    figures_sum_up(&run->figures, run->program->op_count * run->stream_count, out);
     out->peak_rss_bytes = base == UINT64_MAX || peak == UINT64_MAX ? UINT64_MAX
                           : peak > base                            ? peak - base
                                                                    : 0;
@@ -404,11 +352,6 @@ static int measure_passes(struct run *run, struct replay_result *out)
 }
 
 /* -- Runs -------------------------------------------------------------------------------------- */
-
-static bool needs_crew(const struct run *run)
-{
-    return run->program->lane_count > 1 || run->stream_count > 1 || run->program->span_ns > 0;
-}
 
 /* Starts what runs beside this thread. */
 static int start_threads(struct run *run, bool crew)
@@ -468,13 +411,15 @@ int replay_run(const struct program *program, const struct allocator *allocator,
 
 static int verify_passes(struct run *run, struct replay_verified *out)
 {
-    struct pass_result unused;
+    struct section_result unused;
     int result = set_up(run, replay_kernel_checking);
     if (result != 0) {
         return result;
     }
-    for (size_t i = 0; i < run->passes_max; i++) {
-        result = run_pass(run, replay_kernel_checking, &unused);
+    size_t laps = run->crew != NULL ? crew_laps_most(run->crew) : 1;
+    for (size_t done = 0; done < run->passes_max; done += laps) {
+        laps = laps < run->passes_max - done ? laps : run->passes_max - done;
+        result = run_section(run, replay_kernel_checking, laps, &unused);
         if (result != 0) {
             return fail_pass(run, result);
         }
@@ -512,5 +457,5 @@ int replay_verify(const struct program *program, const struct allocator *allocat
 
 size_t replay_count_threads(size_t wanted)
 {
-    return crew_count_threads(wanted);
+    return thread_count_possible(wanted);
 }

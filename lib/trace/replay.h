@@ -12,7 +12,8 @@
  * allocator's atomic operations cost what they cost in a process with threads, as every engine's
  * is. Programs of more lanes, and more than one stream, have a thread for each lane of each stream
  * (replay_crew.h); what threads wait for each other is measured and not part of the time of
- * operations. All streams begin each pass together.
+ * operations. Short passes follow one another there without a break, several to a measurement, and a thread may be a pass
+ * ahead of another (replay_lane.h).
  */
 #ifndef LARDER_TRACE_REPLAY_H
 #define LARDER_TRACE_REPLAY_H
