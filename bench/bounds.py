@@ -15,6 +15,7 @@ SETTINGS = {
     "redzone=64": {"LARDER_REDZONE": "64"},
     "fill=165": {"LARDER_FILL": "165"},
 }
+UNCOUNTED = "no statistics"  # another build of the library, see --uncounted
 SIZES = ("1KiB", "4KiB", "16KiB", "64KiB", "256KiB", "1MiB", "1.5MiB", "4MiB", "16MiB", "64MiB")
 LARGE = SIZES[5:]  # from 1 MiB on
 SHARED_SIZES = ("4KiB", "100kB", "1.5MiB")  # of pair_threads
@@ -308,16 +309,17 @@ def rows_of_metadata(figures):
 
 
 def rows_of_safety(figures):
+    """What is switched on beyond the default; and statistics, which are always on, against a build without them."""
     rows = []
-    for setting in SETTINGS:
+    pairs = [(setting, f"larder {setting}", "larder") for setting in SETTINGS] + [("statistics", "larder", f"larder {UNCOUNTED}")]
+    for title, with_it, without in pairs:
         for family, key, scale in (("pair", "time_per_pair", 1e9), ("replay", "ns_per_op", 1.0)):
-            for case in figures.cases(family, f"larder {setting}"):
-                on = figures.get(family, f"larder {setting}", case, key)
-                off = figures.get(family, "larder", case, key)
+            for case in figures.cases(family, f"larder {UNCOUNTED}" if title == "statistics" else with_it):
+                on, off = figures.get(family, with_it, case, key), figures.get(family, without, case, key)
                 together = ratios(on, off)
                 if together:
                     larder, other = statistics.median(on) * scale, statistics.median(off) * scale
-                    rows.append(Row("safety", f"{family} {case}, {setting}", larder, "without", other, together, None))
+                    rows.append(Row("safety", f"{family} {case}, {title}", larder, "without", other, together, None))
     return rows
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """larder-bench, check_bounds, interleave and guard as their users meet them: results, messages, exit codes.
 
-Usage: test_bench.py LARDER_BENCH CHECK_BOUNDS INTERLEAVE GUARD GUARD_WORKLOADS. No test looks at a time; runs are short.
+Usage: test_bench.py LARDER_BENCH CHECK_BOUNDS INTERLEAVE GUARD GUARD_WORKLOADS COST_MODEL [CONTENDED_LINE]. No test looks at a time; runs are short.
 """
 
 import json
@@ -16,6 +16,7 @@ import unittest
 
 BENCH = sys.argv[1]
 CHECK_BOUNDS, INTERLEAVE, GUARD, GUARD_WORKLOADS = sys.argv[2:6]
+COST_MODEL, CONTENDED_LINE = (sys.argv[6:8] + [None])[:2]
 OURS = [
     "larder",
     "larder-exact",
@@ -373,6 +374,37 @@ class CheckBounds(unittest.TestCase):
 
     def test_wrong_groups_are_wrong_usage(self):
         self.assertEqual(self.check("--groups=nonsense").returncode, 2)
+
+
+@unittest.skipUnless(CONTENDED_LINE, "no way here to bind a thread to a processor")
+class CostModel(unittest.TestCase):
+    def model(self, *arguments):
+        short = ["--bench", BENCH, "--line", CONTENDED_LINE, "--runs", "1", "--min-time", "0.0005", "--transfer-ns", "50"]
+        return run([COST_MODEL, *short, *arguments])
+
+    def test_a_design_with_a_lock_in_every_call_stops_growing_and_one_without_visits_does_not(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory, "rows")
+            done = self.model("--json", path)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            rows = {row["case"]: row for row in json.loads(path.read_text())["rows"]}
+        for case, row in rows.items():
+            self.assertIn(case, done.stdout)
+            self.assertGreater(row["call_ns"], 0)
+        locked, free = rows["c10-design, any size"], rows["4 KiB, freed where allocated"]
+        self.assertEqual(locked["visits"], 1)
+        self.assertLess(locked["calls"]["256"][0], locked["calls"]["1"][0])
+        self.assertEqual(free["visits"], 0)
+        self.assertAlmostEqual(free["calls"]["256"][0] / free["calls"]["1"][0], 256)
+
+    def test_the_costs_of_a_line_are_measured(self):
+        costs = json.loads(run([CONTENDED_LINE]).stdout)
+        self.assertGreater(costs["own_ns"], 0)
+        self.assertEqual("transfer_ns" in costs, len(os.sched_getaffinity(0)) > 1)
+
+    def test_wrong_usage_and_what_is_missing_are_told(self):
+        self.assertEqual(self.model("--far", "4,2").returncode, 2)
+        self.assertEqual(run([COST_MODEL, "--bench", BENCH, "--line", "/nowhere/line"]).returncode, 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""bench/orders as its users meet it. Usage: test_orders.py ORDERS."""
+"""bench/orders, pairs_table and put as their users meet them. Usage: test_orders.py ORDERS PAIRS_TABLE PUT."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ import sys
 import tempfile
 import unittest
 
-ORDERS = sys.argv[1]
+ORDERS, PAIRS_TABLE, PUT = sys.argv[1:4]
 
 
 def row(backend, ns, faster_than=(), trace="some/where/t.txt", gap=0):
@@ -74,6 +74,53 @@ class Orders(unittest.TestCase):
             self.assertEqual(result.returncode, code, result.stderr)
             self.assertIn(message, result.stderr)
             self.assertEqual(result.stdout, "")
+
+
+class PairsTable(unittest.TestCase):
+    def table(self, text):
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(text)
+            file.flush()
+            return subprocess.run([sys.executable, PAIRS_TABLE, file.name], capture_output=True, text=True, timeout=60, check=False)
+
+    def test_a_cell_is_the_median_in_nanoseconds_and_references_are_in_italics(self):
+        entries = [
+            {"name": f"pair_threads/{backend}/{size}/real_time/threads:{threads}", "items_per_second": 1e9 / ns}
+            for backend, size, threads, times in (
+                ("larder", "1.5MiB", 2, (50, 40, 90)), ("larder", "4KiB", 1, (5.04,)), ("none", "4KiB", 1, (1.5, 1.7)))
+            for ns in times
+        ]
+        done = self.table(json.dumps({"context": {"backend larder": "0.1.0, policy fit", "backend none": "-"}, "benchmarks": entries}))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(
+            done.stdout,
+            "| allocator | 4 KiB, 1 thread | 1.5 MiB, 2 threads |\n|---|---|---|\n"
+            "| larder 0.1.0 | 5.0 | 50 |\n| *none* | 1.6 |  |\n",
+        )
+
+    def test_what_is_no_result_is_refused(self):
+        for text in ("", "{}", '{"benchmarks": []}'):
+            done = self.table(text)
+            self.assertEqual((done.returncode, done.stdout), (1, ""))
+            self.assertEqual(done.stderr.count("\n"), 1)
+
+
+class Put(unittest.TestCase):
+    def put(self, path, name, text):
+        return subprocess.run([sys.executable, PUT, str(path), name], input=text, capture_output=True, text=True, timeout=60, check=False)
+
+    def test_what_comes_in_replaces_what_is_between_the_lines_and_nothing_else(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = pathlib.Path(directory, "d.md")
+            path.write_text("a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n")
+            self.assertEqual(self.put(path, "x", "new").returncode, 0)
+            whole = "a\n<!-- x: begin -->\nnew\n<!-- x: end -->\nb\n"
+            self.assertEqual(path.read_text(), whole)
+            for name, text in (("y", "new"), ("x", " \n")):
+                done = self.put(path, name, text)
+                self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+                self.assertEqual(path.read_text(), whole)
+            self.assertEqual(list(pathlib.Path(directory).iterdir()), [path])
 
 
 if __name__ == "__main__":

@@ -146,9 +146,21 @@ struct larder {
 
 /* ---- counting ---- */
 
+/*
+ * LARDER_UNCOUNTED leaves it out: for bench/check_bounds, which measures what it costs, and nothing else, since peaks and
+ * the budget go by these counters, too.
+ */
+#if defined(LARDER_UNCOUNTED)
+enum { COUNTING = 0 };
+#else
+enum { COUNTING = 1 };
+#endif
+
 static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t *counter,
                              uint64_t n)
 {
+    if (!COUNTING)
+        return;
     if (__builtin_expect(cache->shared, 0)) {
         atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
     } else { /* only the owner writes: relaxed load and store, no locked instruction */
@@ -160,6 +172,8 @@ static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t 
 /* The same where the cache is known to be the thread's own: on the hit paths. */
 static inline void count_own(_Atomic uint64_t *counter, uint64_t n)
 {
+    if (!COUNTING)
+        return;
     atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
                           memory_order_relaxed);
 }

@@ -54,7 +54,7 @@ class InstallTest(unittest.TestCase):
 
     def test_nothing_of_the_tests_is_installed(self):
         odd = [name for name in self.files if name.startswith('test') or name.endswith(('.o', '.p', '.txt', '.py'))]
-        self.assertEqual(odd, [])
+        self.assertEqual(odd, ['report_charts.py'])  # of what `larder pick --html` starts
 
     def test_no_installed_text_names_the_build_or_the_source(self):
         for name in ('larder.pc', 'larderConfig.cmake', 'larderConfigVersion.cmake'):

@@ -103,7 +103,22 @@ class SummaryTest(unittest.TestCase):
             "| broken 1.2 | failed |  |",
             "| other 1.2 |  | **138.6 / 3,496 / 100** |",
         ])
-        self.assertIn("--cases one,two", done.stdout)
+        self.assertIn("medians of 3 runs each", done.stdout)
+
+    def test_what_is_measured_anew_takes_the_place_of_its_former_runs_among_those_kept(self):
+        compare, kept = CHART.with_name("compare"), self.folder / "kept.json"
+        figures = json.loads(self.figures.read_text())
+
+        def keep(**change):
+            one = {**figures, **change}
+            self.figures.write_text(json.dumps(one))
+            subprocess.run([compare, "--print", self.figures, "--keep", kept], capture_output=True, timeout=60, check=False)
+            return json.loads(kept.read_text())
+
+        self.assertEqual(keep(), figures)
+        first, second = figures["cases"]
+        renamed = {**first, "title": "anew"}
+        self.assertEqual(keep(cases=[renamed])["cases"], [renamed, second])
 
     def test_an_update_replaces_what_is_between_the_marks_and_nothing_else(self):
         document = self.folder / "README.md"
