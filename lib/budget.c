@@ -18,7 +18,7 @@
  */
 #include "budget.h"
 
-#include "cache.h"
+#include "fit.h"
 
 enum {
     SHARE = 16,
@@ -40,6 +40,8 @@ static struct span_heap_use use_of(struct larder *instance)
     struct span_heap_use use = {0};
     span_heap_add_use(&instance->small_heap, &use);
     span_heap_add_use(&instance->heap, &use);
+    uint64_t spare = fit_spare_bytes(instance);
+    use.used -= spare < use.used ? spare : use.used;
     return use;
 }
 
@@ -72,6 +74,7 @@ static uint64_t spend(struct budget *budget, const struct span_heap_use *use)
 static uint64_t give_back(struct larder *instance, uint64_t bytes)
 {
     struct span_heap *heaps[] = {&instance->heap, &instance->small_heap};
+    fit_release_spares(instance);
     bool small_first = span_heap_free_bytes(heaps[1]) > span_heap_free_bytes(heaps[0]);
     uint64_t given_back = span_heap_purge_highest(heaps[small_first], bytes);
     if (given_back < bytes)
@@ -89,12 +92,14 @@ void budget_keep(struct larder *instance)
         spinlock_unlock(&budget->lock);
         if (bytes != 0) {
             uint64_t given_back = give_back(instance, bytes);
-            use.held -= given_back < use.held ? given_back : use.held;
-            if (given_back < bytes) {
-                spinlock_lock(&budget->lock);
+            bool new_loops = use.new_loops;
+            use = use_of(instance);
+            spinlock_lock(&budget->lock);
+            if (given_back < bytes)
                 budget->credit += bytes - given_back;
-                spinlock_unlock(&budget->lock);
-            }
+            if (use.new_loops && !new_loops) /* whoever looks first sees them */
+                budget->operations = use.operations;
+            spinlock_unlock(&budget->lock);
         }
     }
     cache_raise_peak(&instance->peak_held_bytes, use.held);
@@ -119,7 +124,7 @@ void budget_note_decay(struct larder *instance, uint32_t now_ms, uint64_t bytes)
     patience_note(&instance->budget.patience, now_ms, bytes, use.held);
     if (use.held < instance->budget.peak)
         instance->budget.peak = use.held;
-    if (use.new_loops) /* whoever looks first sees them */
+    if (use.new_loops)
         instance->budget.operations = use.operations;
     spinlock_unlock(&instance->budget.lock);
 }

@@ -65,8 +65,22 @@ void cache_unreserve(struct larder *instance, uint64_t bytes)
 
 /* ---- figures ---- */
 
+/*
+ * The hit path does not count frees: what a thread put into its own magazines is what it took from them, and what is
+ * there now, less what came into them in other ways.
+ */
+static uint64_t frees_on_hit_path(const struct larder *instance, const uint64_t sums[COUNTERS],
+                                  uint64_t in_magazines)
+{
+    if (!policy_cuts_regions(instance->config.policy))
+        return 0;
+    return sums[COUNTER(allocations)] - sums[COUNTER(slow_allocations)] + in_magazines -
+           sums[COUNTER(blocks_moved)];
+}
+
 void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS])
 {
+    uint64_t in_magazines = 0;
     spinlock_lock(&instance->lock);
     const struct counters *sources[] = {&instance->ended, &instance->late.counters};
     for (size_t i = 0; i < COUNTERS; i++) {
@@ -81,8 +95,10 @@ void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS])
             sums[i] += atomic_load_explicit((_Atomic uint64_t *)&cache->counters + i,
                                             memory_order_relaxed);
         }
+        in_magazines += thread_cache_blocks(cache);
     }
     spinlock_unlock(&instance->lock);
+    sums[COUNTER(frees)] += frees_on_hit_path(instance, sums, in_magazines);
 }
 
 void cache_note_record(struct larder *instance, uint64_t size)
@@ -98,9 +114,7 @@ uint64_t cache_thread_bytes(struct larder *instance)
     uint64_t bytes = 0;
     spinlock_lock(&instance->lock);
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
-        uint64_t lease = instance->capped ? cache->lease : instance->config.thread_cached_bytes;
-        uint64_t room = thread_cache_room(cache);
-        bytes += lease > room ? lease - room : 0;
+        bytes += thread_cache_bytes(cache);
     }
     spinlock_unlock(&instance->lock);
     return bytes;
@@ -121,7 +135,7 @@ static uint64_t free_arena_bytes(struct larder *instance)
 uint64_t cache_cached_bytes(struct larder *instance)
 {
     uint64_t bytes = cache_thread_bytes(instance) + free_span_bytes(instance) +
-                     free_arena_bytes(instance) +
+                     free_arena_bytes(instance) + fit_spare_bytes(instance) +
                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed) +
                      quarantine_bytes(instance) +
                      atomic_load_explicit(&instance->exact.bytes, memory_order_relaxed);
@@ -212,8 +226,10 @@ void cache_trim_all(void)
 static size_t tick(struct larder *instance, uint32_t now_ms, uint32_t idle_ms)
 {
     atomic_store_explicit(&instance->last_tick_ms, now_ms, memory_order_relaxed);
-    fit_reap_depots(instance, now_ms, instance->config.decay_ms);
+    size_t idle_bytes = fit_reap_depots(instance, now_ms, instance->config.decay_ms);
     size_t bytes = give_back_idle(instance, now_ms, idle_ms, 0);
+    if (idle_bytes != 0) /* in the heap only since now, but idle for as long */
+        bytes += (size_t)span_heap_purge_highest(&instance->small_heap, idle_bytes);
     if (bytes != 0)
         budget_note_decay(instance, now_ms, bytes);
     bytes += planned_give_back(instance, now_ms, idle_ms);
@@ -388,7 +404,13 @@ static int instance_init(struct larder *instance, const char *name, const larder
     instance->balanced =
         config->max_cached_bytes == LARDER_ADAPTIVE && backend_can_discard(instance);
     instance->class_shift = (unsigned)__builtin_ctzll(config->alignment);
+    if (instance->class_shift < SIZE_CLASS_STEP_SHIFT)
+        instance->class_shift = SIZE_CLASS_STEP_SHIFT;
     instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
+    for (size_t step = 0; step < SIZE_CLASS_STEPS; step++) {
+        size_t size = step << SIZE_CLASS_STEP_SHIFT;
+        instance->classes[step] = (uint8_t)size_class_of(size, instance->class_shift);
+    }
     instance->class_limit = SIZE_CLASS_LIMIT;
     spinlock_set_rank(&instance->lock, RANK_INSTANCE);
     spinlock_set_rank(&instance->budget.lock, RANK_BUDGET);
@@ -482,6 +504,7 @@ size_t cache_destroy_instance(struct larder *instance)
 void cache_orphan_freed(struct larder *instance)
 {
     uint32_t now = os_now_ms();
+    fit_release_spares(instance);
     give_back_idle(instance, now, 0, 0);
     release_empty(instance, now, 0, true);
     planned_release_empty(instance);

@@ -17,10 +17,10 @@
 
 #include <larder/larder.h>
 
+#include "bin.h"
 #include "budget.h"
 #include "depot.h"
 #include "exact.h"
-#include "magazine.h"
 #include "quarantine.h"
 #include "size_class.h"
 #include "span_heap.h"
@@ -30,7 +30,9 @@
  * anyone; a cache that several threads may write (`shared`) uses atomic additions.
  */
 struct counters {
-    _Atomic uint64_t allocations, frees;
+    _Atomic uint64_t allocations;
+    _Atomic uint64_t
+        frees; /* less those into the thread's own magazines: see cache_sum_counters() */
     _Atomic uint64_t allocated_bytes, freed_bytes; /* as asked for */
     /* Large blocks on their hit path; not in the four above. Their live bytes the heap knows at once. */
     _Atomic uint64_t span_allocations, span_frees, span_allocated_bytes, span_freed_bytes;
@@ -42,12 +44,7 @@ struct counters {
     _Atomic uint64_t foreign_frees;
 };
 #define COUNTERS (sizeof(struct counters) / sizeof(_Atomic uint64_t))
-
-struct bin {
-    struct magazine *loaded, *previous; /* never NULL: empty_magazine stands for none */
-    uint32_t bytes;                     /* of a block of this class */
-    uint32_t capacity;                  /* of a magazine of this class */
-};
+#define COUNTER(name) (offsetof(struct counters, name) / sizeof(_Atomic uint64_t))
 
 /*
  * A thread's cache for one instance. Owned by the thread; `id` is also written by whoever asks for a
@@ -59,12 +56,10 @@ struct thread_cache {
      * under policies and checks that have no hit path, once when a trim asks for a flush.
      */
     _Atomic uint32_t id;
-    uint32_t class_shift;
     size_t class_limit;  /* largest request served from magazines */
-    size_t class_min;    /* requests below are rounded up to it */
     size_t span_limit;   /* larger requests, up to it, may go straight to the span heap; 0: none */
     uint32_t puts;       /* of spans */
-    _Atomic size_t room; /* bytes that the magazines may still take; owner writes */
+    _Atomic size_t room; /* bytes that are in no bin's allotment; owner writes */
     struct counters counters;
     _Atomic size_t lease; /* bytes that the magazines may hold in all; owner writes */
     uint64_t live_told;   /* allocated minus freed bytes when the heap was last told */
@@ -92,8 +87,9 @@ static inline bool policy_cuts_regions(larder_policy_t policy)
 }
 
 struct larder {
-    uint32_t id;   /* never used twice */
-    uint32_t slot; /* place in a thread's direct table */
+    uint32_t id;                       /* never used twice */
+    uint32_t slot;                     /* place in a thread's direct table, below DIRECT_CACHES */
+    uint8_t classes[SIZE_CLASS_STEPS]; /* by size in steps, rounded up */
     larder_config_t config;
     larder_backend_t backend;
     bool backend_reserves; /* the mmap backend: regions are reserved and committed, not allocated */
@@ -103,7 +99,7 @@ struct larder {
     _Atomic bool orphaned; /* destroyed, but blocks are live */
     char name[32];
 
-    unsigned class_shift; /* of the alignment */
+    unsigned class_shift; /* of size_class_of() */
     unsigned class_count;
     size_t class_limit;
     size_t front,
@@ -190,7 +186,7 @@ static inline void count_free(struct thread_cache *cache, size_t size)
     count_add(cache, &cache->counters.freed_bytes, size);
 }
 
-/* Sum over all threads; live bytes are a difference, so read frees last is not needed when idle. */
+/* Sum over all threads, frees complete. While others allocate and free, not quite of one moment. */
 void cache_sum_counters(struct larder *instance, uint64_t sums[COUNTERS]);
 
 /* A block with a record becomes live (or dead: minus its size). */

@@ -9,7 +9,9 @@
  * everything. tests/model/depot.pml checks that no block is lost or doubled on the way.
  *
  * A run is linked here while it has free blocks. Runs are taken from the front and inserted at the front
- * when they get their first free block, so that few runs are in use and the others become empty.
+ * when they get their first free block, so that few runs are in use and the others become empty. An empty run is a spare: it is
+ * used before a new one is made, and is taken apart when its memory is wanted for other classes, before fresh pages are
+ * touched for them (fit_magazines.c), or when a reap finds that nobody has needed it.
  */
 #include "depot.h"
 
@@ -85,33 +87,72 @@ uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms
     return unneeded;
 }
 
-static void unlist(struct depot *depot, struct run *run)
+static struct run *top_run(struct depot *depot)
+{
+    return atomic_load_explicit(&depot->runs, memory_order_relaxed);
+}
+
+static void unlink_run(struct run **list, struct run *run)
 {
     if (run->prev != NULL)
         run->prev->next = run->next;
     if (run->next != NULL)
         run->next->prev = run->prev;
-    if (depot->runs == run)
-        depot->runs = run->next;
+    if (*list == run)
+        *list = run->next;
+}
+
+static void link_run(struct run **list, struct run *run)
+{
+    run->prev = NULL;
+    run->next = *list;
+    if (*list != NULL)
+        (*list)->prev = run;
+    *list = run;
+}
+
+static void unlist(struct depot *depot, struct run *run)
+{
+    struct run *first = top_run(depot);
+    unlink_run(&first, run);
+    atomic_store_explicit(&depot->runs, first, memory_order_relaxed);
     run->listed = false;
 }
 
 static void list(struct depot *depot, struct run *run)
 {
-    run->prev = NULL;
-    run->next = depot->runs;
-    if (depot->runs != NULL)
-        depot->runs->prev = run;
-    depot->runs = run;
+    struct run *first = top_run(depot);
+    link_run(&first, run);
+    atomic_store_explicit(&depot->runs, first, memory_order_relaxed);
     run->listed = true;
+}
+
+static void count_spares(struct depot *depot, uint32_t count)
+{
+    atomic_store_explicit(&depot->spare_count, count, memory_order_relaxed);
+    if (count < depot->spare_min)
+        depot->spare_min = count;
+}
+
+/* The first run with free blocks, a spare if there is no other. */
+static struct run *first_run(struct depot *depot)
+{
+    struct run *run = top_run(depot);
+    if (run == NULL && depot->spares != NULL) {
+        run = depot->spares;
+        unlink_run(&depot->spares, run);
+        count_spares(depot, depot_spare_count(depot) - 1);
+        list(depot, run);
+    }
+    return run;
 }
 
 /* From the front of the list; the lock is held. */
 static uint32_t take_listed(struct depot *depot, struct round *rounds, uint32_t wanted)
 {
     uint32_t taken = 0;
-    while (taken < wanted && depot->runs != NULL) {
-        struct run *run = depot->runs;
+    struct run *run;
+    while (taken < wanted && (run = first_run(depot)) != NULL) {
         while (taken < wanted && run->free_bits != 0) {
             uint32_t index = (uint32_t)__builtin_ctzll(run->free_bits);
             run->free_bits &= run->free_bits - 1;
@@ -132,41 +173,60 @@ uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t w
     return taken;
 }
 
-uint32_t depot_add_run(struct depot *depot, struct run *run, struct round *rounds, uint32_t wanted)
+static void add_spare(struct depot *depot, struct run *run)
+{
+    link_run(&depot->spares, run);
+    count_spares(depot, depot_spare_count(depot) + 1);
+}
+
+void depot_add_spare(struct depot *depot, struct run *run)
 {
     spinlock_lock(&depot->lock);
-    list(depot, run);
-    uint32_t taken = take_listed(depot, rounds, wanted);
+    add_spare(depot, run);
     spinlock_unlock(&depot->lock);
-    return taken;
 }
 
-struct run *run_of_word(const struct region *region, const word_t *word, uint32_t *index)
+void depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count)
 {
-    size_t offset = (size_t)((const char *)(const void *)word - (const char *)region->runs);
-    struct run *run = &region->runs[offset / sizeof(struct run)];
-    *index = (uint32_t)(word - run->states);
-    return run;
-}
-
-struct run *depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count)
-{
-    struct run *empty = NULL;
+    uint32_t now = os_now_ms();
     spinlock_lock(&depot->lock);
+    depot->used_ms = now;
     for (uint32_t i = 0; i < count; i++) {
-        struct region *region = allocation_map_region((uintptr_t)rounds[i].ptr);
-        uint32_t index;
-        struct run *run = run_of_word(region, rounds[i].word, &index);
-        run->free_bits |= UINT64_C(1) << index;
+        struct run *run = run_of_state(rounds[i].state, depot->record_size);
+        run->free_bits |= UINT64_C(1) << (rounds[i].state - run->states);
         run->free_blocks++;
         if (!run->listed)
             list(depot, run);
         if (run->free_blocks == run->blocks) {
             unlist(depot, run);
-            run->next = empty;
-            empty = run;
+            add_spare(depot, run);
         }
     }
     spinlock_unlock(&depot->lock);
-    return empty;
+}
+
+struct run *depot_detach_spares(struct depot *depot, uint32_t count)
+{
+    struct run *detached = NULL;
+    spinlock_lock(&depot->lock);
+    uint32_t left = depot_spare_count(depot);
+    for (; count > 0 && left > 0; count--, left--) {
+        struct run *run = depot->spares;
+        unlink_run(&depot->spares, run);
+        run->next = detached;
+        detached = run;
+    }
+    count_spares(depot, left);
+    spinlock_unlock(&depot->lock);
+    return detached;
+}
+
+uint32_t depot_reap_spares(struct depot *depot, uint32_t now_ms, uint32_t idle_ms, bool *is_idle)
+{
+    spinlock_lock(&depot->lock);
+    bool idle = *is_idle = os_is_idle(depot->used_ms, now_ms, idle_ms);
+    uint32_t count = depot_spare_count(depot), unneeded = idle ? count : depot->spare_min;
+    depot->spare_min = count;
+    spinlock_unlock(&depot->lock);
+    return unneeded;
 }

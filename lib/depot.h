@@ -14,14 +14,18 @@ struct depot {
         full;               /* stack; guarded by lock, as all below; may be looked at without */
     struct magazine *empty; /* stack */
     uint32_t full_count;
-    uint32_t full_min; /* fewest since the last reap: nobody needed these */
-    uint32_t used_ms;  /* when a magazine was last given */
-    struct run *runs;  /* with free blocks */
+    uint32_t full_min;            /* fewest since the last reap: nobody needed these */
+    uint32_t used_ms;             /* when a magazine or block was last given */
+    _Atomic(struct run *) runs;   /* with free blocks and others; may be looked at without */
+    struct run *spares;           /* with free blocks only */
+    _Atomic uint32_t spare_count; /* read without the lock too */
+    uint32_t spare_min;           /* fewest since the last reap */
     uint64_t exchanges;
     /* fixed */
     uint32_t block_size;
     uint32_t run_blocks; /* blocks a run, 0 where blocks are spans of their own */
     uint32_t run_units;
+    uint32_t record_size; /* of a run */
 };
 
 /* Takes a full magazine and leaves an empty one (`empty` may be NULL). NULL where there is no full one; then
@@ -43,17 +47,30 @@ uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms
  */
 uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t wanted);
 
-/*
- * Adds a new run and takes at least one and up to `wanted` of its blocks, all of which are free: a run leaves when its last
- * block comes back, so one from which nothing was ever taken would stay for good.
- */
-uint32_t depot_add_run(struct depot *depot, struct run *run, struct round *rounds, uint32_t wanted);
+/* Adds a new run, all blocks of which are free. */
+void depot_add_spare(struct depot *depot, struct run *run);
 
-/* Takes blocks back into their runs. Runs that are empty now are detached and returned, linked through next. */
-struct run *depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count);
+/* Takes blocks back into their runs. Those that have only free blocks now become spares. */
+void depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count);
 
-/* The run that a state word belongs to, and the block's index in it. */
-struct run *run_of_word(const struct region *region, const word_t *word, uint32_t *index);
+/* Detaches up to `count` spare runs, linked through next. */
+struct run *depot_detach_spares(struct depot *depot, uint32_t count);
+
+/* As depot_reap_count(), of spare runs. *is_idle: the class has not been in use for that long. */
+uint32_t depot_reap_spares(struct depot *depot, uint32_t now_ms, uint32_t idle_ms, bool *is_idle);
+
+/* Whether depot_take_blocks() would find any, as of a moment ago. */
+static inline bool depot_has_blocks(struct depot *depot)
+{
+    return atomic_load_explicit(&depot->runs, memory_order_relaxed) != NULL ||
+           atomic_load_explicit(&depot->spare_count, memory_order_relaxed) != 0;
+}
+
+static inline uint32_t depot_spare_count(const struct depot *depot)
+{
+    return atomic_load_explicit(&((struct depot *)(uintptr_t)depot)->spare_count,
+                                memory_order_relaxed);
+}
 
 /* Address of a run's block. */
 static inline char *run_block(const struct run *run, uint32_t index)

@@ -47,14 +47,19 @@ static uint32_t round_units(const struct larder *instance, size_t bytes)
     return (units + step - 1) & ~(step - 1);
 }
 
-/* Blocks a run: enough to make runs of about 8 KiB, at least 2, at most RUN_MAX_BLOCKS. */
+/*
+ * Blocks a run: enough to make runs of about 8 KiB, at least 2, at most what a record has states for. Those below a unit come in eights, and
+ * their size is a multiple of 64: they fill whole units.
+ */
 static uint32_t blocks_per_run(size_t block_size)
 {
     size_t blocks = 8192 / block_size;
+    if (block_size < UNIT) {
+        blocks &= ~(size_t)7;
+        return (uint32_t)(blocks < RUN_MAX_TINY_BLOCKS ? blocks : RUN_MAX_TINY_BLOCKS);
+    }
     if (blocks < 4)
         blocks = block_size <= 4096 ? 4 : 2;
-    if (blocks > 8)
-        blocks &= ~(size_t)7;
     return (uint32_t)(blocks < RUN_MAX_BLOCKS ? blocks : RUN_MAX_BLOCKS);
 }
 
@@ -67,26 +72,24 @@ void fit_init(struct larder *instance)
     for (unsigned c = 0; c < instance->class_count; c++) {
         struct depot *depot = &instance->depots[c];
         size_t size = size_class_size(c, instance->class_shift);
-        if (size < SIZE_CLASS_MIN)
-            size = SIZE_CLASS_MIN;
         depot->run_blocks = blocks_per_run(size);
         depot->run_units = round_units(instance, size * depot->run_blocks);
-        if (depot->run_units < 8)
-            depot->run_units = 8;
+        if (depot->run_units < RUN_MIN_UNITS)
+            depot->run_units = RUN_MIN_UNITS;
         spinlock_set_rank(&depot->lock, RANK_DEPOT);
         depot->block_size = (uint32_t)size;
+        depot->record_size = (uint32_t)run_record_size(size);
     }
 }
 
 /* ---- blocks ---- */
 
 /* Makes a class block live, for a request of `size` bytes. */
-static void *mark_live(struct larder *instance, struct round round, unsigned c, size_t size)
+static void *mark_live(const struct larder *instance, struct round round, unsigned c, size_t size)
 {
-    word_t *word = round.word;
-    uint32_t slack = (uint32_t)(instance->depots[c].block_size - size);
-    uint32_t generation = (word_load(word) + WORD_GENERATION_ONE) & WORD_GENERATION_MASK;
-    word_store(word, WORD(WORD_LIVE) | generation | c << WORD_CLASS_SHIFT | slack);
+    word_t *word = &round.state->word;
+    uint32_t generation = (word_load(word) + STATE_GENERATION_ONE) & STATE_GENERATION_MASK;
+    word_store(word, STATE_LIVE | generation | (uint32_t)size);
     poison_live(round.ptr, instance->depots[c].block_size);
     return round.ptr;
 }
@@ -98,12 +101,9 @@ static void *alloc_class(struct larder *instance, struct thread_cache *cache, un
     if (!cache->shared && fit_take_round(instance, cache, c, &round))
         return mark_live(instance, round, c, size);
     /* No magazine for this thread: a single block straight from a run. */
-    struct depot *depot = &instance->depots[c];
-    if (depot_take_blocks(depot, &round, 1) == 0) {
-        struct run *run = fit_run_create(instance, cache, c);
-        if (run == NULL)
+    while (depot_take_blocks(&instance->depots[c], &round, 1) == 0) {
+        if (!fit_run_create(instance, cache, c))
             return NULL;
-        depot_add_run(depot, run, &round, 1);
     }
     return mark_live(instance, round, c, size);
 }
@@ -183,8 +183,6 @@ static int class_for(const struct larder *instance, size_t limit, size_t total, 
 {
     if (total > limit)
         return -1;
-    if (total < SIZE_CLASS_MIN)
-        total = SIZE_CLASS_MIN;
     unsigned c = size_class_of(total, instance->class_shift);
     if (alignment <= instance->config.alignment)
         return (int)c;
@@ -213,6 +211,17 @@ void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size
     return block != NULL ? block + front : NULL;
 }
 
+/* The state of the block of a run that begins at `base`, or NULL. `word` is that of base's unit. */
+static struct block_state *find_state(const struct region *region, uint32_t word, uintptr_t base)
+{
+    struct block_state *state = region_state(region, word);
+    uint32_t beyond = (uint32_t)base - state->address;
+    uint32_t size = region->instance->depots[word_class(word)].block_size;
+    if (beyond >= size && size < UNIT && beyond < UNIT)
+        state += beyond / size;
+    return state->address == (uint32_t)base ? state : NULL;
+}
+
 bool fit_find(struct region *region, uintptr_t address, struct fit_block *block, const char **state)
 {
     size_t offset;
@@ -222,33 +231,27 @@ bool fit_find(struct region *region, uintptr_t address, struct fit_block *block,
         return false;
     block->region = region;
     block->base = (char *)(address - instance->front);
-    word_t *word = &region->words[offset >> UNIT_SHIFT];
-    uint32_t value = word_load(word);
-    if (word_kind(value) == WORD_RUN) {
-        struct run *run = &region->runs[value & WORD_INDEX_MASK];
-        size_t inside = offset - span_bytes(run->start);
-        uint32_t index = (uint32_t)((uint64_t)inside * run->reciprocal >> 32);
-        if ((size_t)index * run->block_size != inside || index >= run->blocks)
+    block->word = &region->words[offset >> UNIT_SHIFT];
+    block->value = word_load(block->word);
+    block->is_large = word_kind(block->value) != WORD_RUN;
+    if (!block->is_large) {
+        struct block_state *found = find_state(region, block->value, (uintptr_t)block->base);
+        if (found == NULL)
             return false;
-        word = &run->states[index];
-        value = word_load(word);
-    } else if ((offset & (UNIT - 1)) != 0) {
-        return false;
-    }
-    block->word = word;
-    block->value = value;
-    switch (word_kind(value)) {
-    case WORD_LIVE:
-    case WORD_CACHED: {
-        unsigned c = (value & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT;
-        block->bytes = instance->depots[c].block_size;
-        block->size = block->bytes - (value & WORD_SLACK_MASK);
-        *state = word_kind(value) == WORD_LIVE ? "live" : "cached";
+        block->size_class = (unsigned)word_class(block->value);
+        block->bytes = instance->depots[block->size_class].block_size;
+        block->word = &found->word;
+        block->value = word_load(&found->word);
+        block->size = block->value & STATE_SIZE_MASK;
+        *state = state_is_live(block->value) ? "live" : "cached";
         return true;
     }
+    if ((offset & (UNIT - 1)) != 0)
+        return false;
+    switch (word_kind(block->value)) {
     case WORD_LARGE_LIVE:
-        block->bytes = span_bytes(value & WORD_INDEX_MASK);
-        block->size = block->bytes - word_load(word + 1);
+        block->bytes = span_bytes(block->value & WORD_INDEX_MASK);
+        block->size = block->bytes - word_load(block->word + 1);
         *state = "live";
         return true;
     case WORD_FREE:
@@ -261,10 +264,10 @@ bool fit_find(struct region *region, uintptr_t address, struct fit_block *block,
     }
 }
 
-/* LIVE to CACHED. */
+/* A class block, live to cached. */
 static bool mark_cached(const struct fit_block *block, bool strict)
 {
-    uint32_t cached = (block->value & (WORD_GENERATION_MASK | WORD_CLASS_MASK)) | WORD(WORD_CACHED);
+    uint32_t cached = block->value & STATE_GENERATION_MASK;
     if (strict) {
         uint32_t value = block->value;
         return atomic_compare_exchange_strong_explicit(block->word, &value, cached,
@@ -278,7 +281,7 @@ bool fit_free(struct larder *instance, struct thread_cache *cache, const struct 
               bool strict)
 {
     struct region *region = block->region;
-    if (word_kind(block->value) == WORD_LARGE_LIVE) {
+    if (block->is_large) {
         uint32_t start = (uint32_t)(block->word - region->words);
         if (region->arena != NULL)
             return planned_put(cache, region, start, block->value, strict);
@@ -295,21 +298,20 @@ bool fit_free(struct larder *instance, struct thread_cache *cache, const struct 
         return false;
     count_free(cache, block->size);
     poison_cached(block->base, block->bytes); /* nobody else can get it before the next lines */
-    unsigned c = (block->value & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT;
-    struct round round = {block->base, block->word};
+    unsigned c = block->size_class;
+    struct round round = {block->base, fit_state_of(block)};
     if (!fit_put_round(instance, cache, c, round))
-        fit_give_rounds(instance, cache, c, &round, 1);
+        fit_give_rounds(instance, c, &round, 1);
     return true;
 }
 
 void fit_resize(struct larder *instance, const struct fit_block *block, size_t size)
 {
     (void)instance;
-    if (word_kind(block->value) == WORD_LARGE_LIVE) {
+    if (block->is_large) {
         word_store(block->word + 1, (uint32_t)(block->bytes - size));
     } else {
-        word_store(block->word,
-                   (block->value & ~WORD_SLACK_MASK) | (uint32_t)(block->bytes - size));
+        word_store(block->word, (block->value & ~STATE_SIZE_MASK) | (uint32_t)size);
     }
 }
 
@@ -333,9 +335,9 @@ int fit_walk_region(struct region *region, larder_walk_fn *fn, void *context)
         uint32_t value = word_load(&region->words[unit]);
         uintptr_t address = (uintptr_t)region_address(region, unit) + front;
         if (word_kind(value) == WORD_RUN) {
-            const struct run *run = &region->runs[value & WORD_INDEX_MASK];
+            const struct run *run = run_of_first(region_state(region, value));
             for (uint32_t i = 0; i < run->blocks; i++, address += run->block_size) {
-                if (word_kind(word_load(&run->states[i])) != WORD_LIVE)
+                if (!state_is_live(word_load(&run->states[i].word)))
                     continue;
                 if (!fit_find(region, address, &block, &state))
                     continue;

@@ -10,16 +10,25 @@
 /* A block that has been found by its address. */
 struct fit_block {
     struct region *region;
-    word_t *word;   /* its state */
-    uint32_t value; /* as read */
-    char *base;     /* its first byte, padding included */
-    size_t bytes;   /* that it occupies, padding included */
-    size_t size;    /* asked for */
+    word_t *word;        /* its state */
+    uint32_t value;      /* as read */
+    char *base;          /* its first byte, padding included */
+    size_t bytes;        /* that it occupies, padding included */
+    size_t size;         /* asked for */
+    unsigned size_class; /* unless is_large */
+    bool
+        is_large; /* a span of its own: `word` is that of its first unit; otherwise of its block_state */
 };
 
 static inline bool fit_is_live(const struct fit_block *block)
 {
-    return word_kind(block->value) == WORD_LIVE || word_kind(block->value) == WORD_LARGE_LIVE;
+    return block->is_large ? word_kind(block->value) == WORD_LARGE_LIVE
+                           : state_is_live(block->value);
+}
+
+static inline struct block_state *fit_state_of(const struct fit_block *block)
+{
+    return (struct block_state *)((char *)block->word - offsetof(struct block_state, word));
 }
 
 /* Sets up classes, depots and the heap of an instance. */
@@ -60,9 +69,16 @@ void fit_resize(struct larder *instance, const struct fit_block *block, size_t s
 /* The thread's magazines to the depot and heap. */
 void fit_flush(struct larder *instance, struct thread_cache *cache);
 
-/* Full magazines of the depots to runs and heap: all, or what nobody has needed since the last reap. */
+/*
+ * Full magazines of the depots to runs, and runs without a block in use to the heap: all, or what nobody has needed since the last reap. Of
+ * the latter returns how many bytes have not been in use for idle_ms.
+ */
 void fit_drain_depots(struct larder *instance);
-void fit_reap_depots(struct larder *instance, uint32_t now_ms, uint32_t idle_ms);
+size_t fit_reap_depots(struct larder *instance, uint32_t now_ms, uint32_t idle_ms);
+
+/* Runs without a block in use: their bytes, and all of them to the heap. */
+uint64_t fit_spare_bytes(const struct larder *instance);
+void fit_release_spares(struct larder *instance);
 
 /* The usable size that a request gets; 0 if it would get a block of its own from the backend. */
 size_t fit_good_size(const struct larder *instance, size_t size);

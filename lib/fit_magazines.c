@@ -1,46 +1,75 @@
 /* SPDX-License-Identifier: MIT */
-/* Magazines, runs, and the exchange with the depot, for `fit`. See fit.c. */
+/*
+ * Magazines, runs, and the exchange with the depot, for `fit`. See fit.c.
+ *
+ * What is cached here costs memory twice where other classes, or large blocks, want it: so magazines, depots and spare runs give
+ * up what they have before a run is made of fresh pages. They do that only if it is worth it (RECLAIM_SHARE): a class whose
+ * live blocks grow for good does not empty all others for every run.
+ */
 #include "fit.h"
 #include "fit_tiers.h"
 #include "thread_state.h"
 
-enum { DEPOT_BASE = 32 * 1024, DEPOT_SHARE = 64 };
+enum {
+    DEPOT_BASE = 32 * 1024, /* bytes in all depots, and a share of what is in use */
+    DEPOT_SHARE = 64,
+    RECLAIM_BASE = 32 * 1024, /* worth reclaiming, and a share of what is in use */
+    RECLAIM_SHARE = 16,
+    ALLOT_BYTES = 4096 /* by which an allotment grows where room is free */
+};
 
-struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c)
+/* ---- runs ---- */
+
+/* The words of a run's units: see region.h. */
+static void enter_run(struct region *region, const struct run *run)
+{
+    uint32_t first = (uint32_t)(run->states - region->runs);
+    for (uint32_t unit = 0; unit < run->length; unit++) {
+        uint32_t offset = unit << UNIT_SHIFT;
+        uint32_t index = (offset + run->block_size - 1) / run->block_size;
+        if (index >= run->blocks || index * run->block_size >= offset + UNIT)
+            index = offset / run->block_size; /* none starts here */
+        uint32_t word = 0;
+        if (index < run->blocks)
+            word = WORD(WORD_RUN) | (uint32_t)run->size_class << WORD_CLASS_SHIFT | (first + index);
+        word_store(&region->words[run->start + unit], word);
+    }
+}
+
+bool fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
     struct depot *depot = &instance->depots[c];
     struct taken_span taken =
         fit_take_span(&instance->small_heap, cache, depot->run_units, 0, WORD(WORD_LARGE_CACHED));
     if (taken.region == NULL)
-        return NULL;
+        return false;
     if (taken.fresh_pages != 0)
         fit_note_fresh(&instance->small_heap, cache);
     struct region *region = taken.region;
-    struct run *run = region_run_get(region);
+    struct run *run = region_run_get(region, depot->block_size);
     if (run == NULL) {
         fit_put_span(cache, region, taken.start, depot->run_units, WORD(WORD_LARGE_CACHED));
-        return NULL;
+        return false;
     }
     /* under the heap's lock, for larder_walk(), which may meet the span now */
     span_heap_lock_settled(region->heap);
     run->start = taken.start;
     run->length = depot->run_units;
     run->block_size = depot->block_size;
-    run->reciprocal = (uint32_t)(((UINT64_C(1) << 32) + depot->block_size - 1) / depot->block_size);
     run->size_class = (uint16_t)c;
     run->blocks = run->free_blocks = (uint16_t)depot->run_blocks;
     run->listed = false;
-    run->free_bits = run->blocks == 64 ? ~UINT64_C(0) : (UINT64_C(1) << run->blocks) - 1;
-    uint32_t word = WORD(WORD_CACHED) | c << WORD_CLASS_SHIFT;
-    for (uint32_t i = 0; i < run->blocks; i++) {
-        word_store(&run->states[i], (word_load(&run->states[i]) & WORD_GENERATION_MASK) | word);
+    run->free_bits = (UINT64_C(1) << run->blocks) - 1;
+    uint32_t address = (uint32_t)(uintptr_t)region_address(region, run->start);
+    for (uint32_t i = 0; i < run->blocks; i++, address += run->block_size) {
+        struct block_state *state = &run->states[i];
+        state->address = address;
+        word_store(&state->word, word_load(&state->word) & STATE_GENERATION_MASK);
     }
-    uint32_t index = (uint32_t)(run - region->runs);
-    for (uint32_t unit = run->start; unit < run->start + run->length; unit++) {
-        word_store(&region->words[unit], WORD(WORD_RUN) | index);
-    }
+    enter_run(region, run);
     heap_lock_leave(&region->heap->lock);
-    return run;
+    depot_add_spare(depot, run);
+    return true;
 }
 
 static void run_destroy(struct thread_cache *cache, struct run *run)
@@ -58,16 +87,46 @@ static void run_destroy(struct thread_cache *cache, struct run *run)
     fit_put_span(cache, region, start, length, nobodys);
 }
 
-void fit_give_rounds(struct larder *instance, struct thread_cache *cache, unsigned c,
-                     const struct round *rounds, uint32_t count)
+static size_t destroy_spares(struct larder *instance, unsigned c, uint32_t count)
 {
-    struct run *empty = depot_give_blocks(&instance->depots[c], rounds, count);
-    while (empty != NULL) {
-        struct run *run = empty;
-        empty = run->next;
-        run_destroy(cache, run);
+    size_t bytes = 0;
+    for (struct run *run = depot_detach_spares(&instance->depots[c], count); run != NULL;) {
+        struct run *next = run->next;
+        bytes += span_bytes(run->length);
+        run_destroy(&instance->late, run);
+        run = next;
+    }
+    return bytes;
+}
+
+uint64_t fit_spare_bytes(const struct larder *instance)
+{
+    uint64_t bytes = 0;
+    for (unsigned c = 0; c < instance->class_count; c++) {
+        const struct depot *depot = &instance->depots[c];
+        bytes += (uint64_t)depot_spare_count(depot) * span_bytes(depot->run_units);
+    }
+    return bytes;
+}
+
+void fit_release_spares(struct larder *instance)
+{
+    for (unsigned c = 0; c < instance->class_count; c++) {
+        if (depot_spare_count(&instance->depots[c]) != 0)
+            destroy_spares(instance, c, UINT32_MAX);
     }
 }
+
+void fit_give_rounds(struct larder *instance, unsigned c, const struct round *rounds,
+                     uint32_t count)
+{
+    depot_give_blocks(&instance->depots[c], rounds, count);
+    /* A cap does not know of spares, and of an orphan nobody will want them. */
+    if (instance->capped || atomic_load_explicit(&instance->orphaned, memory_order_relaxed))
+        destroy_spares(instance, c, UINT32_MAX);
+}
+
+/* ---- magazines ---- */
 
 static struct magazine *new_magazine(struct larder *instance, uint32_t capacity)
 {
@@ -88,18 +147,25 @@ static void drop_magazine(struct larder *instance, struct magazine *magazine)
     magazine_put(magazine);
 }
 
-/* Empties a magazine of the thread into runs and heap. */
-static void drain_magazine(struct larder *instance, struct thread_cache *cache, unsigned c,
-                           struct magazine *magazine)
+/* Blocks of a bin go to their runs; the places stay allotted. */
+static void drain_bin(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
-    if (magazine->count == 0)
+    struct bin *bin = &cache->bins[c];
+    uint32_t count = bin_count(bin);
+    if (count == 0)
         return;
-    uint32_t count = magazine->count;
-    fit_give_rounds(instance, cache, c, magazine->rounds, count);
-    magazine->count = 0;
     count_add(cache, &cache->counters.blocks_moved, 0 - (uint64_t)count);
-    thread_cache_give(cache, (size_t)count * cache->bins[c].bytes);
+    if (bin_other_count(bin) != 0) {
+        fit_give_rounds(instance, c, bin->other->rounds, bin->other->count);
+        bin->other->count = 0;
+        bin_set_other(bin, bin->other);
+    }
+    fit_give_rounds(instance, c, bin_floor(bin), bin_loaded_count(bin));
+    bin_set_top(bin, bin_floor(bin));
+    bin_set_ceiling(bin);
 }
+
+/* ---- allotments ---- */
 
 /* Room in the depots for `bytes` more. */
 static bool depot_reserve(struct larder *instance, size_t bytes)
@@ -114,140 +180,249 @@ static bool depot_reserve(struct larder *instance, size_t bytes)
 }
 
 /*
- * A full magazine leaves the thread for the depot, or is emptied where the depot holds enough. Returns an empty one if that
- * comes of it. Under a cap the lease's bytes go with the magazine.
+ * The other magazine, which is full, leaves the thread for the depot, or is emptied where the depot holds enough. What stands in
+ * its place is an empty one or none. Under a cap the lease's bytes go with the magazine.
  */
-static struct magazine *retire_magazine(struct larder *instance, struct thread_cache *cache,
-                                        unsigned c, struct magazine *magazine)
+static void retire_other(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
-    size_t bytes = (size_t)magazine->count * cache->bins[c].bytes;
-    if (magazine->count == magazine->capacity && depot_reserve(instance, bytes)) {
-        count_add(cache, &cache->counters.blocks_moved, 0 - (uint64_t)magazine->count);
+    struct bin *bin = &cache->bins[c];
+    struct magazine *magazine = bin->other;
+    uint32_t count = magazine->count;
+    size_t bytes = (size_t)count * bin->bytes;
+    count_add(cache, &cache->counters.blocks_moved, 0 - (uint64_t)count);
+    if (count == magazine->capacity && depot_reserve(instance, bytes)) {
         if (instance->capped) {
             cache->lease -= bytes;
-        } else {
-            thread_cache_give(cache, bytes);
+            bin->allotted -= count;
         }
-        return depot_give_full(&instance->depots[c], magazine);
+        magazine = depot_give_full(&instance->depots[c], magazine);
+    } else {
+        fit_give_rounds(instance, c, magazine->rounds, count);
+        magazine->count = 0;
     }
-    drain_magazine(instance, cache, c, magazine);
-    return magazine;
+    bin_set_other(bin, magazine != NULL ? magazine : &empty_magazine);
+    bin_set_ceiling(bin);
 }
 
-/* Takes `bytes` of room, giving up bins one after another until there is so much. */
-static bool take_room(struct larder *instance, struct thread_cache *cache, size_t bytes)
+/* Places of a bin that no block is in become room. */
+static void shrink_allotment(struct thread_cache *cache, struct bin *bin)
+{
+    uint32_t unused = bin->allotted - bin_count(bin);
+    if (unused == 0)
+        return;
+    bin->allotted -= unused;
+    thread_cache_give(cache, (size_t)unused * bin->bytes);
+    bin_set_ceiling(bin);
+}
+
+/* Room for `bytes` at the cost of places that are not in use, in other bins than this one. */
+static bool take_unused_room(struct larder *instance, struct thread_cache *cache,
+                             const struct bin *bin, size_t bytes)
 {
     if (thread_cache_take(cache, bytes))
         return true;
-    if (bytes > instance->config.thread_cached_bytes)
-        return false;
     for (unsigned i = 0; i < instance->class_count; i++) {
         unsigned c = cache->sweep = (cache->sweep + 1) % instance->class_count;
-        drain_magazine(instance, cache, c, cache->bins[c].previous);
-        drain_magazine(instance, cache, c, cache->bins[c].loaded);
+        if (&cache->bins[c] == bin || cache->bins[c].allotted == 0)
+            continue;
+        shrink_allotment(cache, &cache->bins[c]);
         if (thread_cache_take(cache, bytes))
             return true;
     }
     return false;
 }
 
-/* A full magazine from the depot into `loaded`. */
+/* The same at the cost of blocks, one bin after another. */
+static bool take_room(struct larder *instance, struct thread_cache *cache, size_t bytes)
+{
+    if (bytes > instance->config.thread_cached_bytes)
+        return false;
+    for (unsigned i = 0; i < instance->class_count; i++) {
+        unsigned c = cache->sweep = (cache->sweep + 1) % instance->class_count;
+        if (cache->bins[c].allotted == 0)
+            continue;
+        drain_bin(instance, cache, c);
+        shrink_allotment(cache, &cache->bins[c]);
+        if (thread_cache_take(cache, bytes))
+            return true;
+    }
+    return false;
+}
+
+/* Allots places for `wanted` blocks in all, or as many as there is unused room for; false if none was there. */
+static bool allot(struct larder *instance, struct thread_cache *cache, unsigned c, uint32_t wanted)
+{
+    struct bin *bin = &cache->bins[c];
+    while (bin->allotted < wanted) {
+        uint32_t more = wanted - bin->allotted;
+        if (take_unused_room(instance, cache, bin, (size_t)more * bin->bytes)) {
+            bin->allotted += more;
+        } else {
+            wanted -= (more + 1) / 2;
+        }
+    }
+    bin_set_ceiling(bin);
+    return bin->allotted != 0;
+}
+
+/* A place for one block more than there are, at any cost to others; more if that costs nothing. */
+static bool allot_one_more(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    struct bin *bin = &cache->bins[c];
+    uint32_t count = bin_count(bin);
+    if (bin->allotted > count)
+        return true;
+    uint32_t step = ALLOT_BYTES / bin->bytes, most = 2 * bin->capacity - bin->allotted;
+    if (step > most)
+        step = most;
+    if (step > 1 && thread_cache_take(cache, (size_t)step * bin->bytes)) {
+        bin->allotted += step;
+    } else if (bin->other->capacity != 0 && bin_other_count(bin) == bin->other->capacity) {
+        retire_other(instance, cache, c);
+    } else if (take_unused_room(instance, cache, bin, bin->bytes)) {
+        bin->allotted++;
+    } else if (take_room(instance, cache, bin->bytes)) {
+        bin->allotted++; /* its own may have been taken: then there are no blocks either */
+    }
+    bin_set_ceiling(bin);
+    return bin->allotted > bin_count(bin);
+}
+
+/* ---- the exchange with the depot ---- */
+
+/* A full magazine from the depot is loaded. The bin is empty. */
 static bool load_from_depot(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
     struct bin *bin = &cache->bins[c];
     /* relaxed: a look without the lock; what it misses is no harm */
     if (atomic_load_explicit(&instance->depots[c].full, memory_order_relaxed) == NULL)
         return false;
-    size_t bytes = (size_t)bin->capacity * bin->bytes;
-    if (!thread_cache_take(cache, bytes))
+    if (!allot(instance, cache, c, bin->capacity) || bin->allotted < bin->capacity)
         return false;
-    struct magazine *empty = bin->previous->capacity != 0 ? bin->previous : NULL;
-    struct magazine *full = depot_take_full(&instance->depots[c], empty);
-    if (full == NULL) {
-        thread_cache_give(cache, bytes);
+    struct magazine *full =
+        depot_take_full(&instance->depots[c], bin->other->capacity != 0 ? bin->other : NULL);
+    if (full == NULL)
         return false;
-    }
+    size_t bytes = (size_t)full->count * bin->bytes;
     atomic_fetch_sub_explicit(&instance->depot_bytes, bytes, memory_order_relaxed);
     if (instance->capped)
         cache_unreserve(instance, bytes); /* the lease has it now */
     count_add(cache, &cache->counters.blocks_moved, full->count);
-    bin->previous = bin->loaded;
-    bin->loaded = full;
+    bin_set_other(bin, bin_unload(bin));
+    bin_load(bin, full);
     return true;
 }
 
-/* Fills `loaded` from runs, half of it; makes a run if none has free blocks. */
+/* ---- runs again: what the thread takes from them ---- */
+
+/* Gives up what is cached in this thread, the depots and spare runs, if that is so much that fresh pages may be saved. */
+static bool reclaim(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    if (instance->capped ||
+        span_heap_has_touched(&instance->small_heap, instance->depots[c].run_units))
+        return false;
+    uint64_t cached = fit_spare_bytes(instance) + thread_cache_bytes(cache) +
+                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed);
+    uint64_t least = span_heap_used_bytes(&instance->small_heap) / RECLAIM_SHARE;
+    if (cached < (least > RECLAIM_BASE ? least : RECLAIM_BASE))
+        return false;
+    fit_flush(instance, cache);
+    fit_drain_depots(instance);
+    return true;
+}
+
+/* Up to `wanted` blocks from runs into the loaded magazine, which is empty; makes a run if none has free ones. */
+static uint32_t fill_from_runs(struct larder *instance, struct thread_cache *cache, unsigned c,
+                               uint32_t wanted)
+{
+    struct bin *bin = &cache->bins[c];
+    uint32_t taken = 0;
+    do {
+        /* a backend of the user's may have come back here for memory while it made a run */
+        if (bin_loaded_count(bin) != 0)
+            return 0;
+        taken = depot_take_blocks(&instance->depots[c], bin_floor(bin), wanted);
+    } while (taken == 0 && fit_run_create(instance, cache, c));
+    bin_set_top(bin, bin_floor(bin) + taken);
+    return taken;
+}
+
+/* Fills the loaded magazine from runs, half of it where it is not small, as far as there is room. */
 static bool load_from_runs(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
     struct bin *bin = &cache->bins[c];
+    if (!depot_has_blocks(&instance->depots[c]))
+        reclaim(instance, cache, c);
     if (bin->loaded->capacity == 0) {
         struct magazine *magazine = new_magazine(instance, bin->capacity);
         if (magazine == NULL)
             return false;
-        bin->loaded = magazine;
+        bin_load(bin, magazine);
     }
-    uint32_t wanted = bin->capacity / 2;
-    while (wanted != 0 && !thread_cache_take(cache, (size_t)wanted * bin->bytes))
-        wanted /= 2;
-    if (wanted == 0)
-        return false; /* no room in this thread: the caller takes a single block */
-    struct magazine *magazine = bin->loaded;
-    uint32_t taken = depot_take_blocks(&instance->depots[c], magazine->rounds, wanted);
-    if (taken == 0) {
-        struct run *run = fit_run_create(instance, cache, c);
-        if (run != NULL) {
-            taken = depot_add_run(&instance->depots[c], run, magazine->rounds, wanted);
-        }
-    }
-    magazine->count = taken;
+    uint32_t wanted = bin->capacity > 4 ? bin->capacity / 2 : bin->capacity;
+    if (!allot(instance, cache, c, wanted))
+        return false; /* the caller takes a single block */
+    if (wanted > bin->allotted)
+        wanted = bin->allotted;
+    uint32_t taken = fill_from_runs(instance, cache, c, wanted);
     count_add(cache, &cache->counters.blocks_moved, taken);
-    thread_cache_give(cache, (size_t)(wanted - taken) * bin->bytes);
-    return taken != 0;
+    return bin_loaded_count(bin) != 0;
+}
+
+bool fit_refill(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    struct bin *bin = &cache->bins[c];
+    if (bin_loaded_count(bin) != 0)
+        return true;
+    if (bin_other_count(bin) != 0) {
+        bin_swap(bin);
+        return true;
+    }
+    return load_from_depot(instance, cache, c) || load_from_runs(instance, cache, c);
 }
 
 bool fit_take_round(struct larder *instance, struct thread_cache *cache, unsigned c,
                     struct round *round)
 {
     struct bin *bin = &cache->bins[c];
-    if (bin->loaded->count == 0) {
-        if (bin->previous->count != 0) {
-            struct magazine *loaded = bin->loaded;
-            bin->loaded = bin->previous;
-            bin->previous = loaded;
-        } else if (!load_from_depot(instance, cache, c) && !load_from_runs(instance, cache, c)) {
-            return false;
-        }
-    }
-    *round = bin->loaded->rounds[--bin->loaded->count];
+    if (!fit_refill(instance, cache, c))
+        return false;
+    struct round *top = bin_top(bin) - 1;
+    *round = *top;
+    bin_set_top(bin, top);
     count_add(cache, &cache->counters.blocks_moved, UINT64_MAX);
-    thread_cache_give(cache, bin->bytes);
+    return true;
+}
+
+/* A magazine with a free place is loaded; false if there is none. */
+static bool load_unfilled(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    struct bin *bin = &cache->bins[c];
+    if (bin_loaded_count(bin) < bin->loaded->capacity)
+        return true;
+    if (bin_other_count(bin) == bin->other->capacity && bin->other->capacity != 0)
+        retire_other(instance, cache, c);
+    if (bin->other->capacity == 0) {
+        struct magazine *magazine = new_magazine(instance, bin->capacity);
+        if (magazine == NULL)
+            return false;
+        bin_set_other(bin, magazine);
+    }
+    bin_swap(bin);
     return true;
 }
 
 bool fit_put_round(struct larder *instance, struct thread_cache *cache, unsigned c,
                    struct round round)
 {
-    struct bin *bin = &cache->bins[c];
-    if (cache->shared)
+    if (cache->shared || !load_unfilled(instance, cache, c) ||
+        !allot_one_more(instance, cache, c)) {
         return false;
-    if (!take_room(instance, cache, bin->bytes))
-        return false;
-    if (bin->loaded->count == bin->loaded->capacity) {
-        struct magazine *free_one = bin->previous;
-        if (free_one->count != 0) {
-            free_one = retire_magazine(instance, cache, c, free_one);
-            bin->previous = &empty_magazine;
-        }
-        if (free_one == NULL || free_one->capacity == 0)
-            free_one = new_magazine(instance, bin->capacity);
-        if (free_one == NULL) {
-            thread_cache_give(cache, bin->bytes);
-            return false;
-        }
-        bin->previous = bin->loaded;
-        bin->loaded = free_one;
     }
-    bin->loaded->rounds[bin->loaded->count++] = round;
+    struct bin *bin = &cache->bins[c];
+    struct round *top = bin_top(bin);
+    *top = round;
+    bin_set_top(bin, top + 1);
     count_add(cache, &cache->counters.blocks_moved, 1);
     return true;
 }
@@ -256,14 +431,11 @@ void fit_flush(struct larder *instance, struct thread_cache *cache)
 {
     for (unsigned c = 0; c < instance->class_count; c++) {
         struct bin *bin = &cache->bins[c];
-        struct magazine *magazines[] = {bin->loaded, bin->previous};
-        bin->loaded = bin->previous = &empty_magazine;
-        for (int i = 0; i < 2; i++) {
-            if (magazines[i]->capacity == 0)
-                continue;
-            drain_magazine(instance, cache, c, magazines[i]);
-            drop_magazine(instance, magazines[i]);
-        }
+        drain_bin(instance, cache, c);
+        drop_magazine(instance, bin_unload(bin));
+        drop_magazine(instance, bin->other);
+        bin_clear(bin);
+        shrink_allotment(cache, bin);
     }
 }
 
@@ -274,7 +446,7 @@ static void drain_depot(struct larder *instance, unsigned c, uint32_t count)
     while (magazine != NULL) {
         struct magazine *next = magazine->next;
         size_t bytes = (size_t)magazine->count * depot->block_size;
-        fit_give_rounds(instance, &instance->late, c, magazine->rounds, magazine->count);
+        fit_give_rounds(instance, c, magazine->rounds, magazine->count);
         atomic_fetch_sub_explicit(&instance->depot_bytes, bytes, memory_order_relaxed);
         cache_unreserve(instance, bytes);
         drop_magazine(instance, magazine);
@@ -286,13 +458,22 @@ void fit_drain_depots(struct larder *instance)
 {
     for (unsigned c = 0; c < instance->class_count; c++)
         drain_depot(instance, c, UINT32_MAX);
+    fit_release_spares(instance);
 }
 
-void fit_reap_depots(struct larder *instance, uint32_t now_ms, uint32_t idle_ms)
+size_t fit_reap_depots(struct larder *instance, uint32_t now_ms, uint32_t idle_ms)
 {
+    size_t idle_bytes = 0;
     for (unsigned c = 0; c < instance->class_count; c++) {
+        bool idle;
+        uint32_t spares = depot_reap_spares(&instance->depots[c], now_ms, idle_ms, &idle);
         uint32_t unneeded = depot_reap_count(&instance->depots[c], now_ms, idle_ms);
         if (unneeded != 0)
             drain_depot(instance, c, unneeded);
+        if (idle)
+            spares = UINT32_MAX;
+        size_t bytes = spares != 0 ? destroy_spares(instance, c, spares) : 0;
+        idle_bytes += idle ? bytes : 0;
     }
+    return idle_bytes;
 }

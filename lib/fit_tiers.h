@@ -27,12 +27,15 @@ bool fit_put_span(struct thread_cache *cache, struct region *region, uint32_t st
 /* Commits what is not; false, and the span is back in the heap, if that cannot be. */
 bool fit_make_usable(struct span_heap *heap, struct taken_span taken, uint32_t units);
 
-/* A new run of the class with all blocks free, listed nowhere. NULL where there is no memory. */
-struct run *fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c);
+/* A new run of the class becomes a spare of its depot; false where there is no memory. */
+bool fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c);
 
-/* Rounds to where they came from: runs or heap. */
-void fit_give_rounds(struct larder *instance, struct thread_cache *cache, unsigned c,
-                     const struct round *rounds, uint32_t count);
+/* Rounds to the runs that they came from. */
+void fit_give_rounds(struct larder *instance, unsigned c, const struct round *rounds,
+                     uint32_t count);
+
+/* Something in the loaded magazine of the class, which may be empty; false if there is neither memory nor room. */
+bool fit_refill(struct larder *instance, struct thread_cache *cache, unsigned c);
 
 /* A CACHED block of the class: from magazines, depot or runs. */
 bool fit_take_round(struct larder *instance, struct thread_cache *cache, unsigned c,

@@ -3,11 +3,13 @@
  * Allocate and free: the hit path, argument checks, and the choice of tier. realloc.c, blocks.c and instance.c have the other
  * public calls.
  *
- * The hit path. An allocation reads the thread's cache for the instance out of thread-local storage, computes the
- * class, and takes the top round of the loaded magazine; the round brings its state word along, so there is nothing to
- * look up. A free has to find the state word from the address: the thread's hint, the region it last freed into,
- * or the one before of the other size, answers for nearly every pointer with a subtraction and a comparison; the unit word then says class and state. No
- * lock is taken, and the only memory written is the thread's own and the block's state word.
+ * The hit path. An allocation reads the thread's cache for the instance out of thread-local storage, looks the
+ * class up, and takes the top round of the loaded magazine; the round brings its block's state along, so there is nothing to
+ * find. A free has to find the state from the address: the thread's hint, the region of small blocks that it last freed into,
+ * answers for nearly every pointer with a subtraction and a comparison; the unit word then gives the state, and that says which block starts there, its
+ * class, and whether it is live. From the address to the magazine are three dependent loads: in a loop that frees what it
+ * has just allocated, this chain is what an operation costs. No lock is taken, and the only memory written is the thread's own and
+ * the block's state.
  *
  * cache->id is compared with the instance's (or region's) id. It differs when the cache belongs to another instance,
  * when a flush is wanted, and always under policies and checks that have no hit path: one comparison sends all of
@@ -20,6 +22,7 @@
 #include "debug.h"
 #include "error.h"
 #include "entry.h"
+#include "fit_tiers.h"
 #include "planned.h"
 #include "poison.h"
 #include "thread_state.h"
@@ -156,46 +159,55 @@ take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_
     return alloc_slow(larder, size, 1);
 }
 
-static void *alloc_large(struct larder *larder, struct thread_cache *cache, size_t size)
+/* The top round of a bin's loaded magazine becomes a live block. */
+static inline void *take_top(struct thread_cache *cache, struct bin *bin, struct round *top,
+                             size_t size)
+{
+    struct round *round = top - 1;
+    void *ptr = round->ptr;
+    bin_set_top(bin, round);
+    word_store(&round->state->word, STATE_LIVE | (uint32_t)size);
+    count_own(&cache->counters.allocations, 1);
+    count_own(&cache->counters.allocated_bytes, size);
+    poison_live(ptr, bin->bytes);
+    return ptr;
+}
+
+/* The loaded magazine is empty: takes from the other one, or from behind. */
+static __attribute__((noinline)) void *
+alloc_refilled(struct larder *larder, struct thread_cache *cache, struct bin *bin, size_t size)
+{
+    if (bin_other_count(bin) != 0) {
+        bin_swap(bin);
+    } else if (fit_refill(larder, cache, (unsigned)(bin - cache->bins))) {
+        count_own(&cache->counters.slow_allocations, 1);
+        count_own(&cache->counters.blocks_moved, UINT64_MAX);
+    } else {
+        return alloc_slow(larder, size, 1);
+    }
+    return take_top(cache, bin, bin_top(bin), size);
+}
+
+/* Apart from larder_alloc(), so that small blocks pay for no registers. */
+static __attribute__((noinline)) void *alloc_large(struct larder *larder,
+                                                   struct thread_cache *cache, size_t size)
 {
     size_t written;
     return take_large(larder, cache, size, &written);
 }
 
-/* The other magazine of a bin becomes the loaded one. */
-static inline struct magazine *swap_magazines(struct bin *bin)
-{
-    struct magazine *magazine = bin->previous;
-    bin->previous = bin->loaded;
-    return bin->loaded = magazine;
-}
-
 void *larder_alloc(larder_t *larder, size_t size)
 {
-    struct thread_cache *cache = thread_state.direct[larder->slot % DIRECT_CACHES];
+    struct thread_cache *cache = thread_state.direct[larder->slot];
     /* relaxed: whoever asks for a flush may be seen late */
-    if (likely(atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id &&
-               size <= cache->class_limit)) {
-        size_t request = size < cache->class_min ? cache->class_min : size;
-        unsigned c = size_class_of(request, cache->class_shift);
-        struct bin *bin = &cache->bins[c];
-        struct magazine *magazine = bin->loaded;
-        if (unlikely(magazine->count == 0))
-            magazine = swap_magazines(bin);
-        uint32_t count = magazine->count;
-        if (likely(count != 0)) {
-            struct round round = magazine->rounds[count - 1];
-            magazine->count = count - 1;
-            uint32_t generation =
-                (word_load(round.word) + WORD_GENERATION_ONE) & WORD_GENERATION_MASK;
-            word_store(round.word, WORD(WORD_LIVE) | generation | c << WORD_CLASS_SHIFT |
-                                       (uint32_t)(bin->bytes - size));
-            thread_cache_give(cache, bin->bytes);
-            count_own(&cache->counters.allocations, 1);
-            count_own(&cache->counters.allocated_bytes, size);
-            poison_live(round.ptr, bin->bytes);
-            return round.ptr;
-        }
+    if (likely(size <= cache->class_limit &&
+               atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
+        unsigned step = (unsigned)(size + SIZE_CLASS_MIN - 1) >> SIZE_CLASS_STEP_SHIFT;
+        struct bin *bin = &cache->bins[larder->classes[step]];
+        struct round *top = bin_top(bin);
+        if (unlikely(top == bin_floor(bin)))
+            return alloc_refilled(larder, cache, bin, size);
+        return take_top(cache, bin, top, size);
     }
     return alloc_large(larder, cache, size);
 }
@@ -220,7 +232,7 @@ void *larder_calloc(larder_t *larder, size_t count, size_t size)
     }
     /* What the system has just given reads as zero, and costs nothing until it is written to. */
     size_t written = bytes;
-    struct thread_cache *cache = thread_state.direct[larder->slot % DIRECT_CACHES];
+    struct thread_cache *cache = thread_state.direct[larder->slot];
     void *ptr = bytes > larder->class_limit ? take_large(larder, cache, bytes, &written)
                                             : larder_alloc(larder, bytes);
     if (ptr != NULL)
@@ -366,7 +378,7 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
     uint32_t start = (uint32_t)(offset >> UNIT_SHIFT);
     word_t *word = &region->words[start];
     uint32_t value = word_load(word), units = value & WORD_INDEX_MASK;
-    struct thread_cache *cache = thread_state.direct[region->instance_slot % DIRECT_CACHES];
+    struct thread_cache *cache = thread_state.direct[region->instance_slot];
     if (unlikely(word_kind(value) != WORD_LARGE_LIVE || cache->span_limit == 0 ||
                  atomic_load_explicit(&cache->id, memory_order_relaxed) != region->instance_id)) {
         if (word_kind(value) != WORD_LARGE_LIVE || region->arena == NULL ||
@@ -391,42 +403,60 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
         cache_attend(heap);
 }
 
+/* The loaded magazine takes no more: into the other one, or behind. The block was found live. */
+static __attribute__((noinline)) void free_unloading(struct larder *owner,
+                                                     struct thread_cache *cache, struct bin *bin,
+                                                     struct round round)
+{
+    count_own(&cache->counters.freed_bytes, word_load(&round.state->word) & STATE_SIZE_MASK);
+    word_store(&round.state->word, 0);
+    poison_cached(round.ptr, bin->bytes);
+    if (bin_other_count(bin) < bin->other->capacity && bin_count(bin) < bin->allotted &&
+        bin_loaded_count(bin) == bin->loaded->capacity) {
+        bin_swap(bin);
+        struct round *top = bin_top(bin);
+        *top = round;
+        bin_set_top(bin, top + 1);
+        return;
+    }
+    unsigned c = (unsigned)(bin - cache->bins);
+    count_own(&cache->counters.frees, 1);
+    count_own(&cache->counters.slow_frees, 1);
+    if (!fit_put_round(owner, cache, c, round))
+        fit_give_rounds(owner, c, &round, 1);
+}
+
 void larder_free(larder_t *larder, void *ptr)
 {
     struct region *region = thread_state.small_hint;
+    uintptr_t address = os_untagged(ptr);
     size_t offset;
-    if (!region_contains(region, os_untagged(ptr), &offset)) {
+    if (unlikely(!region_contains(region, address, &offset))) {
         free_large(larder, ptr);
         return;
     }
-    uint32_t value = word_load(&region->words[offset >> UNIT_SHIFT]);
-    struct thread_cache *cache = thread_state.direct[region->instance_slot % DIRECT_CACHES];
-    if (likely(word_kind(value) == WORD_RUN &&
+    uint32_t unit = word_load(&region->words[offset >> UNIT_SHIFT]);
+    struct thread_cache *cache = thread_state.direct[region->instance_slot];
+    if (likely(unit >= WORD(WORD_RUN) &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
-        struct run *run = &region->runs[value & WORD_INDEX_MASK];
-        size_t inside = offset - ((size_t)run->start << UNIT_SHIFT);
-        uint32_t index = (uint32_t)((uint64_t)inside * run->reciprocal >> 32);
-        word_t *word = &run->states[index];
-        uint32_t state = index < run->blocks ? word_load(word) : 0;
-        struct bin *bin = &cache->bins[(state & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT];
-        size_t room = thread_cache_room(cache);
-        if (likely(word_kind(state) == WORD_LIVE && (size_t)index * run->block_size == inside &&
-                   room >= bin->bytes)) {
-            struct magazine *magazine = bin->loaded;
-            if (unlikely(magazine->count == magazine->capacity))
-                magazine = swap_magazines(bin);
-            uint32_t count = magazine->count;
-            if (likely(count != magazine->capacity)) {
-                word_store(word,
-                           WORD(WORD_CACHED) | (state & (WORD_GENERATION_MASK | WORD_CLASS_MASK)));
-                poison_cached((void *)os_untagged(ptr), bin->bytes);
-                magazine->rounds[count] = (struct round){(void *)os_untagged(ptr), word};
-                magazine->count = count + 1;
-                atomic_store_explicit(&cache->room, room - bin->bytes, memory_order_relaxed);
-                count_own(&cache->counters.frees, 1);
-                count_own(&cache->counters.freed_bytes, bin->bytes - (state & WORD_SLACK_MASK));
+        struct block_state *state = region_state(region, unit);
+        struct bin *bin = &cache->bins[word_class(unit)];
+        if (state->address != (uint32_t)address) /* not the first of its unit */
+            state += ((uint32_t)address - state->address) * bin->reciprocal >> 16;
+        uint32_t word = word_load(&state->word);
+        if (likely(state_is_live(word) && state->address == (uint32_t)address)) {
+            struct round *top = bin_top(bin);
+            if (unlikely(top == bin->ceiling)) {
+                free_unloading(region->instance, cache, bin,
+                               (struct round){(void *)address, state});
                 return;
             }
+            word_store(&state->word, 0);
+            poison_cached((void *)address, bin->bytes);
+            *top = (struct round){(void *)address, state};
+            bin_set_top(bin, top + 1);
+            count_own(&cache->counters.freed_bytes, word & STATE_SIZE_MASK);
+            return;
         }
     }
     free_slow(larder, ptr);

@@ -2,7 +2,7 @@
 /*
  * Magazines: fixed arrays of free blocks of one class (Bonwick & Adams, 2001).
  *
- * A round holds the block's address and that of its state word, so that taking one needs no lookup. A
+ * A round holds the block's address and that of its state, so that taking one needs no lookup. A
  * magazine belongs to one thread, or to a depot under its lock; it is never shared. Blocks in it are in
  * state CACHED.
  */
@@ -13,11 +13,11 @@
 
 struct round {
     void *ptr;
-    word_t *word;
+    struct block_state *state;
 };
 
 struct magazine {
-    uint32_t count;
+    uint32_t count; /* not kept while a thread has the magazine loaded */
     uint32_t capacity;
     struct magazine *next; /* in a depot's stack */
     struct round rounds[];

@@ -15,8 +15,8 @@ struct quarantined {
     void *ptr; /* the caller's */
     size_t bytes;
     word_t *word;
-    uint32_t live; /* what the word said before */
-    bool is_record;
+    uint32_t live;            /* what the word said before */
+    bool is_record, is_state; /* which kind of word; neither: a large block's unit word */
 };
 
 int quarantine_init(struct larder *instance)
@@ -49,7 +49,8 @@ static struct quarantined describe(const struct lookup *found, bool is_record, v
     struct quarantined block = {.ptr = ptr,
                                 .bytes = bytes_of(found, is_record),
                                 .word = is_record ? &found->record->word : found->fit.word,
-                                .is_record = is_record};
+                                .is_record = is_record,
+                                .is_state = !is_record && !found->fit.is_large};
     block.live = word_load(block.word);
     return block;
 }
@@ -58,8 +59,12 @@ static struct quarantined describe(const struct lookup *found, bool is_record, v
 static bool mark_waiting(const struct quarantined *block)
 {
     uint32_t live = block->live, waiting;
-    if (word_kind(live) == WORD_LIVE)
-        waiting = (live & (WORD_GENERATION_MASK | WORD_CLASS_MASK)) | WORD(WORD_CACHED);
+    if (block->is_state && state_is_live(live))
+        waiting = live & STATE_GENERATION_MASK;
+    else if (block->is_state)
+        return false;
+    else if (word_kind(live) == WORD_LIVE)
+        waiting = (live & WORD_GENERATION_MASK) | WORD(WORD_CACHED);
     else if (word_kind(live) == WORD_LARGE_LIVE)
         waiting = (live & (WORD_GENERATION_MASK | WORD_INDEX_MASK)) | WORD(WORD_LARGE_CACHED);
     else

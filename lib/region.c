@@ -9,7 +9,6 @@
 #include "poison.h"
 
 enum {
-    RUN_MIN_UNITS = 8,
     COMMIT_STEP = 1 << 20,
     LARGEST_REGION_SHIFT = sizeof(void *) == 8 ? 32 : 28 /* bounded by the words' length field */
 };
@@ -46,7 +45,7 @@ static size_t round_up(size_t value, size_t multiple)
 }
 
 /* Lays out and maps the tables of a region of `size` bytes. */
-static bool tables_map(struct region *region, size_t size)
+static bool tables_map(struct region *region, size_t size, bool with_runs)
 {
     size_t units = size >> UNIT_SHIFT;
     size_t pages = size / os_page_size() + 1;
@@ -55,8 +54,15 @@ static bool tables_map(struct region *region, size_t size)
     size_t idle_size = round_up(((size >> CHUNK_SHIFT) + 1) * sizeof(uint32_t), 64);
     /* free spans are never adjacent, so there are at most half as many as units, and one more */
     size_t spans_size = round_up((units / 2 + 1) * sizeof(struct span), 64);
-    size_t runs_size = units / RUN_MIN_UNITS * sizeof(struct run);
+    /* twice what runs of blocks of a unit or more can need: all smaller ones would fill half a region with it */
+    size_t runs_size =
+        with_runs ? round_up(units / RUN_MIN_UNITS * 2 * RUN_RECORD, RUN_RECORD_TINY) : 0;
+    size_t most = ((size_t)WORD_STATE_MASK + 1) * sizeof(struct block_state);
+    if (runs_size > most)
+        runs_size = most;
     size_t total = words_size + dirty_size + idle_size + spans_size + runs_size;
+    if (with_runs)
+        total += RUN_RECORD_TINY; /* records begin at a multiple of it */
     char *tables = os_map(total);
     if (tables == NULL)
         return false;
@@ -66,15 +72,20 @@ static bool tables_map(struct region *region, size_t size)
     region->dirty = (uint64_t *)(void *)(tables + words_size);
     region->idle_since = (uint32_t *)(void *)(tables + words_size + dirty_size);
     region->spans = (struct span *)(void *)(tables + words_size + dirty_size + idle_size);
-    region->runs =
-        (struct run *)(void *)(tables + words_size + dirty_size + idle_size + spans_size);
+    region->runs = NULL;
+    region->run_bytes = runs_size;
+    if (with_runs) {
+        size_t before = words_size + dirty_size + idle_size + spans_size;
+        region->runs = (struct block_state *)(void *)(tables + round_up(before, RUN_RECORD_TINY));
+    }
     return true;
 }
 
 /* Memory and tables for exactly `size` bytes, into the region; false where either is missing. */
-static bool region_try(struct region *region, struct larder *instance, size_t size)
+static bool region_try(struct region *region, struct span_heap *heap, size_t size)
 {
-    if (!tables_map(region, size))
+    struct larder *instance = heap->instance;
+    if (!tables_map(region, size, heap == &instance->small_heap))
         return false;
     region->reserved = instance->backend_reserves;
     char *base = region->reserved ? os_reserve(size, MAP_GRANULE)
@@ -111,12 +122,12 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     struct region *region = meta_pool_get(&region_pool);
     if (region == NULL)
         return NULL;
-    bool got = region_try(region, instance, wanted);
+    bool got = region_try(region, heap, wanted);
     while (!got && wanted > least) {
         wanted = round_up(wanted / 2, MAP_GRANULE);
         if (wanted < least)
             wanted = least;
-        got = region_try(region, instance, wanted);
+        got = region_try(region, heap, wanted);
     }
     if (!got) {
         meta_pool_put(&region_pool, region);
@@ -130,8 +141,8 @@ struct region *region_create(struct span_heap *heap, uint32_t units)
     region->unused = NULL;
     region->spans_used = 0;
     region->top = region_first_unit();
-    region->unused_runs = NULL;
-    atomic_store_explicit(&region->runs_used, 0, memory_order_relaxed);
+    region->unused_runs[0] = region->unused_runs[1] = NULL;
+    atomic_store_explicit(&region->run_bytes_used, 0, memory_order_relaxed);
     region->next = region->prev = NULL;
     spinlock_reset(&region->runs_lock);
     spinlock_set_rank(&region->runs_lock, RANK_RUNS);
@@ -186,16 +197,34 @@ int region_commit(struct region *region, uint32_t end_unit)
     return 0;
 }
 
-struct run *region_run_get(struct region *region)
+/* A record that has never been used. The lock is held. */
+static struct run *new_run(struct region *region, size_t record_size)
 {
+    size_t used = atomic_load_explicit(&region->run_bytes_used, memory_order_relaxed);
+    size_t start = round_up(used, record_size);
+    if (start + record_size > region->run_bytes)
+        return NULL;
+    char *table = (char *)region->runs;
+    for (; used < start; used += RUN_RECORD) { /* skipped over: for others */
+        struct run *skipped = (struct run *)(void *)(table + used);
+        skipped->next = region->unused_runs[0];
+        region->unused_runs[0] = skipped;
+    }
+    atomic_store_explicit(&region->run_bytes_used, (uint32_t)(start + record_size),
+                          memory_order_relaxed);
+    return (struct run *)(void *)(table + start);
+}
+
+struct run *region_run_get(struct region *region, size_t block_size)
+{
+    size_t record_size = run_record_size(block_size);
+    struct run **unused = &region->unused_runs[record_size != RUN_RECORD];
     spinlock_lock(&region->runs_lock);
-    struct run *run = region->unused_runs;
-    uint32_t used = atomic_load_explicit(&region->runs_used, memory_order_relaxed);
+    struct run *run = *unused;
     if (run != NULL) {
-        region->unused_runs = run->next;
-    } else if (used < region->units / RUN_MIN_UNITS) {
-        run = &region->runs[used];
-        atomic_store_explicit(&region->runs_used, used + 1, memory_order_relaxed);
+        *unused = run->next;
+    } else {
+        run = new_run(region, record_size);
     }
     spinlock_unlock(&region->runs_lock);
     if (run != NULL)
@@ -205,16 +234,17 @@ struct run *region_run_get(struct region *region)
 
 void region_run_put(struct region *region, struct run *run)
 {
+    struct run **unused = &region->unused_runs[run_record_size(run->block_size) != RUN_RECORD];
     spinlock_lock(&region->runs_lock);
-    run->next = region->unused_runs;
-    region->unused_runs = run;
+    run->next = *unused;
+    *unused = run;
     spinlock_unlock(&region->runs_lock);
 }
 
 size_t region_metadata_bytes(const struct region *region)
 {
     return (size_t)region->top * sizeof(word_t) + region->spans_used * sizeof(struct span) +
-           atomic_load_explicit(&region->runs_used, memory_order_relaxed) * sizeof(struct run) +
+           atomic_load_explicit(&region->run_bytes_used, memory_order_relaxed) +
            ((size_t)region->top >> (CHUNK_SHIFT - UNIT_SHIFT)) * sizeof(uint32_t) +
            ((size_t)region->top << UNIT_SHIFT) / os_page_size() / 8;
 }

@@ -11,18 +11,23 @@
  *   NONE          inside a span                  0, or in the second unit of a large block: its slack
  *   FREE          first unit of a free span      node index
  *   FREE_TAIL     last unit of a free span       node index (a span of one unit has only FREE)
- *   RUN           every unit of a run            run index
+ *   RUN           units of a run                 class:6 index of a block_state:23
  *   LARGE_LIVE,   first unit of a large block,   generation:5 length:24
  *   LARGE_CACHED  or of a span that is nobody's  length:24
  *                 for the moment (being purged)
  *
- * "Slack" is what a block has beyond the size asked for. Class blocks lie in runs, which hold
- * one word a block in a record of their own, of the kinds LIVE and CACHED: generation:5 class:8 slack:16. (Not in the
- * unit words: those of neighbouring blocks, which two threads may have, would share a cache line.) The generation counts reuse, so that with checks=strict
- * a compare-and-swap tells a block from its successor at the same address.
+ * "Slack" is what a block has beyond the size asked for.
  *
- * Words are atomics: a block's owner changes LIVE and CACHED without a lock (plain load and store), all other kinds
- * change under the span heap's lock.
+ * Class blocks lie in runs. A run has a record outside of its blocks, and in it a block_state for each: the lower half of the
+ * block's address, and a word with live:1 generation:8 size:16. The unit words of a run give the state of the first
+ * block that starts in the unit, or else of the one that covers it. So a free() goes from the address to a word and from there
+ * to the state, and a comparison says whether a block starts exactly there. (States are not in the unit words themselves: those of
+ * neighbouring blocks, which two threads may have, would share a cache line.) Blocks smaller than a unit are found
+ * from the first one of their unit. The generation counts reuse, so that with checks=strict a compare-and-swap tells a block from
+ * its successor at the same address.
+ *
+ * Words are atomics: a block's owner changes its state without a lock (plain load and store); unit words change under the span
+ * heap's lock.
  *
  * Region records are type-stable. A record that is retired gets an impossible base before its size
  * is set to 0, so a stale hint to it matches no address, whatever it is reused for.
@@ -36,19 +41,24 @@
 enum {
     UNIT_SHIFT = 9,
     UNIT = 1 << UNIT_SHIFT,
-    CHUNK_SHIFT = 16, /* idle time is known for chunks of 64 KiB */
-    RUN_MAX_BLOCKS = 64
+    CHUNK_SHIFT = 16,  /* idle time is known for chunks of 64 KiB */
+    RUN_MIN_UNITS = 8, /* a page: a new run always has fresh pages, or used ones, never a part */
+    RUN_RECORD =
+        128, /* bytes of a run's record, states included, where blocks are of a unit or more */
+    RUN_RECORD_TINY = 512, /* the same for smaller blocks */
+    RUN_MAX_BLOCKS = 8,    /* (RUN_RECORD - 64) / 8 */
+    RUN_MAX_TINY_BLOCKS = 56
 };
 
 enum word_kind {
     WORD_NONE,
     WORD_FREE,
     WORD_FREE_TAIL,
-    WORD_RUN,
-    WORD_LIVE,
+    WORD_LIVE, /* this and the next: only of blocks with a record (block.h) */
     WORD_CACHED,
     WORD_LARGE_LIVE,
-    WORD_LARGE_CACHED
+    WORD_LARGE_CACHED,
+    WORD_RUN /* the highest: one comparison tells it from all others */
 };
 
 typedef _Atomic uint32_t word_t;
@@ -59,9 +69,14 @@ typedef _Atomic uint32_t word_t;
 #define WORD_GENERATION_SHIFT 24
 #define WORD_GENERATION_ONE 0x01000000u
 #define WORD_GENERATION_MASK 0x1f000000u
-#define WORD_CLASS_SHIFT 16
-#define WORD_CLASS_MASK 0x00ff0000u
-#define WORD_SLACK_MASK 0x0000ffffu
+#define WORD_CLASS_SHIFT 23
+#define WORD_CLASS_MASK 0x1f800000u
+#define WORD_STATE_MASK 0x007fffffu
+
+#define STATE_LIVE 0x80000000u
+#define STATE_GENERATION_ONE 0x00010000u
+#define STATE_GENERATION_MASK 0x00ff0000u
+#define STATE_SIZE_MASK 0x0000ffffu
 
 static inline enum word_kind word_kind(uint32_t word)
 {
@@ -91,6 +106,23 @@ struct span {
     bool in_dirty_bins;
 };
 
+/* A block of a run. Eight share a cache line. */
+struct block_state {
+    uint32_t address; /* lower half; fixed while the run exists */
+    word_t word;      /* of the block's owner */
+};
+
+static inline bool state_is_live(uint32_t word)
+{
+    return (word & STATE_LIVE) != 0;
+}
+
+/* Of a unit word of kind RUN. The kind's bits go by subtraction, which costs nothing in an index. */
+static inline size_t word_class(uint32_t word)
+{
+    return (size_t)(word >> WORD_CLASS_SHIFT) - (WORD(WORD_RUN) >> WORD_CLASS_SHIFT);
+}
+
 /* A span cut into equal blocks of one class. Fields guarded by the lock of the class's depot, but the states. */
 struct run {
     struct run *next,
@@ -99,14 +131,24 @@ struct run {
     uint32_t start;      /* unit; fixed while the run exists, as the next four */
     uint32_t length;     /* units */
     uint32_t block_size; /* bytes */
-    uint32_t reciprocal; /* ceil(2^32 / block_size): offset / block_size by a multiplication */
     uint16_t size_class;
     uint16_t blocks;
     uint16_t free_blocks;
     bool listed;
-    uint64_t free_bits;                         /* blocks that are neither out nor in a magazine */
-    _Alignas(64) word_t states[RUN_MAX_BLOCKS]; /* as unit words of class blocks */
+    uint64_t free_bits; /* blocks that are neither out nor in a magazine */
+    _Alignas(64) struct block_state states[];
 };
+
+static inline size_t run_record_size(size_t block_size)
+{
+    return block_size < UNIT ? RUN_RECORD_TINY : RUN_RECORD;
+}
+
+/* The run that a state belongs to: records lie at multiples of their size. */
+static inline struct run *run_of_state(const struct block_state *state, size_t record_size)
+{
+    return (struct run *)((uintptr_t)state & ~(uintptr_t)(record_size - 1));
+}
 
 struct larder;
 struct span_heap;
@@ -116,7 +158,8 @@ struct region {
     _Atomic uintptr_t base; /* ~0 when retired */
     _Atomic size_t size;    /* bytes; 0 when retired */
     word_t *words;          /* one a unit */
-    struct run *runs;
+    struct block_state
+        *runs; /* the table of run records, as states; NULL where there can be none */
     uint32_t instance_id;
     uint32_t instance_slot;
     struct larder *instance;
@@ -124,6 +167,7 @@ struct region {
     void *arena;            /* the stream of which it is the arena (planned.h); NULL: of the heap */
 
     /* fixed */
+    size_t run_bytes; /* of that table */
     uint32_t units;
     bool reserved; /* address space from os_reserve(), committed on demand */
     void *tables;  /* the mapping that holds all tables of the region */
@@ -140,8 +184,8 @@ struct region {
 
     /* guarded by runs_lock */
     spinlock_t runs_lock;
-    struct run *unused_runs;
-    _Atomic uint32_t runs_used; /* read without it for statistics */
+    struct run *unused_runs[2];      /* of RUN_RECORD, of RUN_RECORD_TINY */
+    _Atomic uint32_t run_bytes_used; /* of the table; read without the lock for statistics */
 
     _Atomic size_t
         committed; /* bytes that blocks may use from base on; a page more is readable; grows only */
@@ -154,6 +198,18 @@ static inline bool region_contains(struct region *region, uintptr_t address, siz
     size_t size = atomic_load_explicit(&region->size, memory_order_acquire);
     *offset = address - atomic_load_explicit(&region->base, memory_order_relaxed);
     return *offset < size;
+}
+
+/* The run of which this is the first block's state. */
+static inline struct run *run_of_first(const struct block_state *state)
+{
+    return (struct run *)((uintptr_t)state - offsetof(struct run, states));
+}
+
+/* The state that a unit word of kind RUN names. */
+static inline struct block_state *region_state(const struct region *region, uint32_t word)
+{
+    return &region->runs[word & WORD_STATE_MASK];
 }
 
 static inline char *region_address(const struct region *region, uint32_t unit)
@@ -189,8 +245,8 @@ int region_commit(struct region *region, uint32_t end_unit);
 uint32_t region_first_unit(void);
 uint32_t region_end_unit(const struct region *region);
 
-/* A run record of this region, or NULL. */
-struct run *region_run_get(struct region *region);
+/* A run record of this region for blocks of that size, or NULL. */
+struct run *region_run_get(struct region *region, size_t block_size);
 void region_run_put(struct region *region, struct run *run);
 
 /* Bytes of its tables that have been touched. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Size classes: multiples of the alignment A up to 8 A, then eight a doubling, so that rounding up wastes at
- * most 12.5 % from 8 A on. Class numbers are dense; both directions are a few shifts.
+ * Size classes: multiples of A up to 8 A, then eight a doubling, so that rounding up wastes at
+ * most 12.5 % from 8 A on. A is the alignment, and at least SIZE_CLASS_MIN. Class numbers are dense; both directions are a few shifts, and the
+ * hit path has a table of them by SIZE_CLASS_STEP.
  * Source: the scheme of jemalloc and of J. Bonwick's vmem quantum caches, here with eight steps a doubling.
  */
 #ifndef LARDER_SIZE_CLASS_H
@@ -12,7 +13,9 @@
 enum {
     SIZE_CLASS_LIMIT = 8 * 1024, /* largest class, see bench/NOTES.md for how it was chosen */
     SIZE_CLASS_MIN = 64,         /* smallest block: bounds a run's per-block state */
-    SIZE_CLASS_MAX_COUNT = 80    /* with A = 8 */
+    SIZE_CLASS_STEP_SHIFT = 6,   /* every class is a multiple of SIZE_CLASS_MIN */
+    SIZE_CLASS_STEPS = (SIZE_CLASS_LIMIT >> SIZE_CLASS_STEP_SHIFT) + 1,
+    SIZE_CLASS_MAX_COUNT = 40 /* with A = SIZE_CLASS_MIN */
 };
 
 /* The class for `size` when A = 1 << shift. */

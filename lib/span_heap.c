@@ -248,6 +248,14 @@ static inline bool take_from_loop(struct span_heap *heap, uint32_t length, size_
     return false;
 }
 
+bool span_heap_has_touched(struct span_heap *heap, uint32_t length)
+{
+    span_heap_lock_settled(heap);
+    bool has = bins_best(&heap->dirty, length) != NULL;
+    heap_lock_leave(&heap->lock);
+    return has;
+}
+
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
                                  uint32_t word, int64_t live_delta)
 {

@@ -104,6 +104,9 @@ void span_heap_init(struct span_heap *heap, struct larder *instance, uint32_t st
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
                                  uint32_t word, int64_t live_delta);
 
+/* Whether a take of `length` units would find a free span all of which has been touched. */
+bool span_heap_has_touched(struct span_heap *heap, uint32_t length);
+
 /*
  * Takes a free span back, if its first word still equals `expected` (false otherwise, and nothing has changed:
  * somebody else freed it). All other words inside must be of kind NONE.

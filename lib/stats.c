@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "fit.h"
 #include "planned.h"
 
 static uint64_t relaxed(const _Atomic uint64_t *counter)
@@ -28,6 +29,8 @@ static void collect_counters(struct larder *instance, larder_stats_t *stats)
     cache_sum_counters(instance, all.sums);
     stats->allocations = all.is.allocations + all.is.span_allocations;
     stats->frees = all.is.frees + all.is.span_frees;
+    if (stats->frees > stats->allocations)
+        stats->frees = stats->allocations; /* of a moment later */
     stats->live_blocks = stats->allocations - stats->frees;
     stats->allocated_bytes = all.is.allocated_bytes + all.is.span_allocated_bytes;
     stats->live_bytes = stats->allocated_bytes - all.is.freed_bytes - all.is.span_freed_bytes;
@@ -107,8 +110,8 @@ static void collect(struct larder *instance, larder_stats_t *stats)
     collect_depots(instance, stats);
     collect_threads(instance, stats);
     collect_heaps(instance, stats);
-    stats->depot_cached_bytes = relaxed(&instance->depot_bytes) + relaxed(&instance->exact.bytes) +
-                                quarantine_bytes(instance);
+    stats->depot_cached_bytes = relaxed(&instance->depot_bytes) + fit_spare_bytes(instance) +
+                                relaxed(&instance->exact.bytes) + quarantine_bytes(instance);
     stats->cached_blocks += relaxed(&instance->exact.blocks) + quarantine_blocks(instance);
     stats->cached_bytes = cache_cached_bytes(instance);
     stats->metadata_bytes += sizeof(struct larder) + relaxed(&instance->magazine_bytes) +

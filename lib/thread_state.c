@@ -94,9 +94,7 @@ static void cache_init(struct thread_cache *cache, struct larder *instance)
     for (size_t i = 0; i < COUNTERS; i++) {
         atomic_store_explicit(&((_Atomic uint64_t *)&cache->counters)[i], 0, memory_order_relaxed);
     }
-    cache->class_shift = instance->class_shift;
     cache->class_limit = instance->plain ? instance->class_limit : 0;
-    cache->class_min = SIZE_CLASS_MIN;
     cache->span_limit = span_limit(instance);
     cache->puts = 0;
     cache->stream = cache->own_stream = NULL;
@@ -111,9 +109,12 @@ static void cache_init(struct thread_cache *cache, struct larder *instance)
     cache->exact = instance->config.policy == LARDER_POLICY_EXACT ? exact_table_get() : NULL;
     for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++) {
         struct bin *bin = &cache->bins[c];
-        bin->loaded = bin->previous = &empty_magazine;
+        bin->allotted = 0;
+        bin_clear(bin);
         bin->bytes = instance->depots[c].block_size;
         bin->capacity = magazine_capacity(bin->bytes);
+        bin->reciprocal =
+            bin->bytes < UNIT && bin->bytes != 0 ? (65535 + bin->bytes) / bin->bytes : 0;
     }
     uint32_t id = cache->hit_path ? instance->id : 0;
     atomic_store_explicit(&cache->id, id, memory_order_relaxed);
@@ -247,7 +248,7 @@ __attribute__((noinline)) struct thread_cache *thread_cache_get(struct larder *i
         return &instance->late;
     if (atomic_load_explicit(&instance->orphaned, memory_order_relaxed))
         return &instance->late;
-    struct thread_cache *cache = thread_state.direct[instance->slot % DIRECT_CACHES];
+    struct thread_cache *cache = thread_state.direct[instance->slot];
     if (instance_of(cache) != instance)
         cache = cache_find(instance);
     if (cache == NULL) {
@@ -256,13 +257,35 @@ __attribute__((noinline)) struct thread_cache *thread_cache_get(struct larder *i
         if (cache == NULL)
             return &instance->late;
     }
-    thread_state.direct[instance->slot % DIRECT_CACHES] = cache;
+    thread_state.direct[instance->slot] = cache;
     if (atomic_load(&cache->flush_wanted)) {
         atomic_store(&cache->flush_wanted, false);
         thread_cache_flush(instance, cache);
         restore_hit_path(cache, instance);
     }
     return cache;
+}
+
+uint64_t thread_cache_bytes(const struct thread_cache *cache)
+{
+    if (cache->exact != NULL) {
+        size_t lease = atomic_load_explicit(&((struct thread_cache *)(uintptr_t)cache)->lease,
+                                            memory_order_relaxed);
+        size_t room = thread_cache_room(cache);
+        return lease > room ? lease - room : 0;
+    }
+    uint64_t bytes = 0;
+    for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++)
+        bytes += (uint64_t)bin_count_of_other_thread(&cache->bins[c]) * cache->bins[c].bytes;
+    return bytes;
+}
+
+uint64_t thread_cache_blocks(const struct thread_cache *cache)
+{
+    uint64_t blocks = 0;
+    for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++)
+        blocks += bin_count_of_other_thread(&cache->bins[c]);
+    return blocks;
 }
 
 bool thread_cache_take(struct thread_cache *cache, size_t bytes)
@@ -355,8 +378,10 @@ void thread_caches_fork_child(struct larder *instance)
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
         if (cache_find(instance) == cache)
             continue;
+        uint64_t lost = thread_cache_blocks(cache);
+        count_add(cache, &cache->counters.blocks_moved, 0 - lost);
         for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++) {
-            cache->bins[c].loaded = cache->bins[c].previous = &empty_magazine;
+            bin_clear(&cache->bins[c]);
         }
         if (cache->exact != NULL)
             *cache->exact = (struct exact_table){0};

@@ -46,13 +46,17 @@ struct thread_cache *thread_cache_get(struct larder *instance);
 /* The same, from the direct table if it is there. */
 static inline struct thread_cache *thread_cache_of(struct larder *instance)
 {
-    struct thread_cache *cache = thread_state.direct[instance->slot % DIRECT_CACHES];
+    struct thread_cache *cache = thread_state.direct[instance->slot];
     if (__builtin_expect(atomic_load_explicit(&cache->id, memory_order_relaxed) == instance->id,
                          1)) {
         return cache;
     }
     return thread_cache_get(instance);
 }
+
+/* What is in the thread's magazines or table, as any thread may see it. */
+uint64_t thread_cache_bytes(const struct thread_cache *cache);
+uint64_t thread_cache_blocks(const struct thread_cache *cache); /* magazines only */
 
 /* Takes `bytes` of the thread's room for cached blocks; false if it must make room first. */
 bool thread_cache_take(struct thread_cache *cache, size_t bytes);

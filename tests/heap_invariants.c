@@ -105,30 +105,62 @@ static bool free_span_is_sound(struct walk *walk, uint32_t word, uint32_t *lengt
     return true;
 }
 
+/* The words of a run's units name the state of the block that starts in the unit, or of the one that covers it. */
+static bool run_words_are_sound(const struct walk *walk, const struct run *run)
+{
+    const struct region *region = walk->region;
+    for (uint32_t i = 0; i < run->length; i++) {
+        uint32_t word = word_load(&region->words[run->start + i]);
+        size_t first = (size_t)i * UNIT;
+        if (first >= (size_t)run->blocks * run->block_size) {
+            must(word == 0, "unit %u behind the blocks: %08x", run->start + i, word);
+            continue;
+        }
+        must(word_kind(word) == WORD_RUN && word_class(word) == run->size_class, "unit %u: %08x",
+             run->start + i, word);
+        const struct block_state *state = region_state(region, word);
+        must(state >= run->states && state < run->states + run->blocks, "unit %u: %08x",
+             run->start + i, word);
+        size_t at = (size_t)(state - run->states) * run->block_size;
+        must(at < first + UNIT && at + run->block_size > first, "unit %u: block at %zu",
+             run->start + i, at);
+        bool is_last = state == run->states + run->blocks - 1;
+        must(at >= first ? at - first < run->block_size
+                         : is_last || at + run->block_size >= first + UNIT,
+             "unit %u: another block starts in it than that at %zu", run->start + i, at);
+    }
+    return true;
+}
+
 static bool run_is_sound(struct walk *walk, uint32_t word, uint32_t *length)
 {
     const struct region *region = walk->region;
-    uint32_t index = word & WORD_INDEX_MASK;
-    const struct run *run = &region->runs[index];
+    const struct run *run = run_of_first(region_state(region, word));
     const struct depot *depot = &region->instance->depots[run->size_class];
+    uint32_t index = (uint32_t)(word & WORD_STATE_MASK);
 
-    must(index < atomic_load(&((struct region *)(uintptr_t)region)->runs_used), "run %u", index);
+    must((index + 1) * sizeof(struct block_state) <=
+             atomic_load(&((struct region *)(uintptr_t)region)->run_bytes_used),
+         "run %u", index);
     must(run->start == walk->unit && run->region == region, "run %u of unit %u at %u", index,
          run->start, walk->unit);
+    must(run_of_state(&run->states[run->blocks - 1], depot->record_size) == run, "run %u", index);
     must(run->blocks == depot->run_blocks && run->block_size == depot->block_size &&
              run->length == depot->run_units,
          "run %u: %u blocks of %u", index, run->blocks, run->block_size);
-    for (uint32_t i = 0; i < run->length; i++)
-        must(word_load(&region->words[run->start + i]) == word, "run %u, unit %u", index, i);
+    if (!run_words_are_sound(walk, run))
+        return false;
     must(run->free_blocks == (unsigned)__builtin_popcountll(run->free_bits),
          "run %u: %u free, %llx", index, run->free_blocks, (unsigned long long)run->free_bits);
-    must(run->listed == (run->free_blocks != 0), "run %u with %u free", index, run->free_blocks);
-    must(run->free_blocks < run->blocks, "run %u is empty and still there", index);
+    must(run->listed == (run->free_blocks != 0 && run->free_blocks < run->blocks),
+         "run %u with %u free", index, run->free_blocks);
     for (uint32_t i = 0; i < run->blocks; i++) {
-        uint32_t state = word_load(&run->states[i]);
-        bool live = word_kind(state) == WORD_LIVE;
+        const struct block_state *state = &run->states[i];
+        bool live = state_is_live(word_load(&state->word));
+        uintptr_t address = (uintptr_t)region_address(region, run->start) + i * run->block_size;
 
-        must(live || word_kind(state) == WORD_CACHED, "run %u, block %u: %08x", index, i, state);
+        must(state->address == (uint32_t)address, "run %u, block %u: %08x", index, i,
+             state->address);
         must(!live || (run->free_bits >> i & 1) == 0, "run %u, block %u is live and free", index,
              i);
         walk->census->live_blocks += live;
@@ -140,24 +172,12 @@ static bool run_is_sound(struct walk *walk, uint32_t word, uint32_t *length)
 
 static bool block_is_sound(struct walk *walk, uint32_t word, uint32_t *length)
 {
-    const struct region *region = walk->region;
     uint32_t quiet = walk->unit + 1; /* nothing starts from here to the end */
-
-    if (word_kind(word) == WORD_LARGE_LIVE) {
-        *length = word & WORD_INDEX_MASK;
-        must(*length >= 2, "a large block of %u units", *length);
-        uint32_t slack = word_load(&region->words[quiet++]);
-        must((size_t)slack <= (size_t)*length << UNIT_SHIFT, "%u of %u units", slack, *length);
-        walk->census->live_blocks++;
-    } else {
-        unsigned size_class = (word & WORD_CLASS_MASK) >> WORD_CLASS_SHIFT;
-        const struct depot *depot = &region->instance->depots[size_class];
-        must(size_class < region->instance->class_count && depot->run_blocks == 0, "%08x", word);
-        *length = depot->block_size >> UNIT_SHIFT;
-        must((word & WORD_SLACK_MASK) <= depot->block_size, "%08x", word);
-        walk->census->live_blocks += word_kind(word) == WORD_LIVE;
-        walk->census->cached_blocks += word_kind(word) == WORD_CACHED;
-    }
+    *length = word & WORD_INDEX_MASK;
+    must(*length >= 2, "a large block of %u units", *length);
+    uint32_t slack = word_load(&walk->region->words[quiet++]);
+    must((size_t)slack <= (size_t)*length << UNIT_SHIFT, "%u of %u units", slack, *length);
+    walk->census->live_blocks++;
     return nothing_between(walk, quiet, walk->unit + *length);
 }
 
@@ -174,12 +194,12 @@ static bool span_is_sound(struct walk *walk, uint32_t *length)
     case WORD_RUN:
         sound = run_is_sound(walk, word, length);
         break;
-    case WORD_LIVE:
-    case WORD_CACHED:
     case WORD_LARGE_LIVE:
         sound = block_is_sound(walk, word, length);
         break;
     case WORD_NONE:
+    case WORD_LIVE:
+    case WORD_CACHED:
     case WORD_FREE_TAIL:
     case WORD_LARGE_CACHED:
         return wrong("unit %u, where a span should start, has word %08x", walk->unit, word);
