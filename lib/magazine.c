@@ -23,10 +23,10 @@ static struct meta_pool *pool_of(uint32_t capacity)
 
 uint32_t magazine_capacity(size_t block_size)
 {
-    /* at most 32 KiB of blocks: a thread has bytes for one or two full ones of the larger classes */
+    /* at most 32 KiB of blocks: a thread has bytes for two full ones of most classes, for nearly two of the largest */
     if (block_size <= 512)
         return 32;
-    if (block_size <= 1024)
+    if (block_size <= 1792)
         return 16;
     if (block_size <= 4096)
         return 8;
