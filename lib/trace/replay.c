@@ -122,10 +122,12 @@ static int run_section(struct run *run, replay_kernel *kernel, size_t laps,
 {
     tell_allocator(run, run->allocator->pass_begin);
     uint64_t faults = measure_minor_faults();
+    uint64_t start_ns = measure_now_ns();
     uint64_t cpu_ns = measure_cpu_ns();
     int result = run->crew != NULL ? crew_run(run->crew, kernel, laps, &out->crew)
                                    : run_alone(run, kernel, &out->crew);
     out->cpu_ns = measure_cpu_ns() - cpu_ns;
+    out->elapsed_ns = measure_now_ns() - start_ns;
     out->faults = measure_minor_faults() - faults;
     out->passes = laps;
     tell_allocator(run, run->allocator->pass_end);

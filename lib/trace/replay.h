@@ -68,7 +68,7 @@ struct replay_result {
     double faults_per_pass; /* minor faults */
     double pass_ns;         /* from the beginning of a pass to the end of its last thread */
     double cpu_ns_per_op;   /* of the whole process */
-    double cpus_busy;       /* CPU time of the process, over pass_ns */
+    double cpus_busy;       /* CPU time of the process over time on the wall; not a median */
     double waiting_ns;      /* in a pass, sum over threads */
     double waits;           /* in a pass: how often a thread had to wait */
     /* By lane: the part of the passes that its thread spent in operations; the mean. */

@@ -98,6 +98,16 @@ static double median_of(struct figures *figures, size_t first, section_figure *f
     return measure_median(figures->sorted, figures->count - first) / PARTS;
 }
 
+static double cpus_busy(const struct figures *figures, size_t first)
+{
+    double cpu_ns = 0, elapsed_ns = 0;
+    for (size_t i = first; i < figures->count; i++) {
+        cpu_ns += (double)figures->sections[i].cpu_ns;
+        elapsed_ns += (double)figures->sections[i].elapsed_ns;
+    }
+    return elapsed_ns > 0 ? cpu_ns / elapsed_ns : 0;
+}
+
 void figures_sum_up(struct figures *figures, size_t ops_per_pass, struct replay_result *out)
 {
     size_t first = 0, passes = 0, before = 0;
@@ -114,7 +124,7 @@ void figures_sum_up(struct figures *figures, size_t ops_per_pass, struct replay_
     out->faults_per_pass = median_of(figures, first, faults_of);
     out->pass_ns = median_of(figures, first, wall_ns_of);
     out->cpu_ns_per_op = median_of(figures, first, cpu_ns_of) / ops;
-    out->cpus_busy = out->pass_ns > 0 ? out->cpu_ns_per_op * ops / out->pass_ns : 0;
+    out->cpus_busy = cpus_busy(figures, first);
     out->waiting_ns = median_of(figures, first, waited_ns_of);
     out->waits = median_of(figures, first, waits_of);
     out->ns_per_op = median_of(figures, first, op_ns_of) / ops;

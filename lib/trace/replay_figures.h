@@ -16,6 +16,7 @@ struct section_result {
     struct crew_figures crew; /* of all of them together, as the rest */
     uint64_t faults;
     uint64_t cpu_ns;
+    uint64_t elapsed_ns; /* with what it takes to wake threads, as cpu_ns */
 };
 
 struct figures {
