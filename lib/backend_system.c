@@ -4,11 +4,16 @@
 
 #include "backend.h"
 
+/* Nobody needs more, and musl's posix_memalign() (1.2.3) crashes at 4 GiB instead of refusing. */
+#define LARGEST_ALIGNMENT ((size_t)1 << 30)
+
 static void *system_allocate(void *context, size_t size, size_t alignment)
 {
     (void)context;
     if (alignment <= _Alignof(max_align_t))
         return malloc(size);
+    if (alignment > LARGEST_ALIGNMENT)
+        return NULL;
     void *ptr;
     return posix_memalign(&ptr, alignment, size) == 0 ? ptr : NULL;
 }

@@ -123,6 +123,8 @@ static void collect(struct larder *instance, larder_stats_t *stats)
     stats->peak_held_bytes += stats->metadata_bytes;
     uint64_t peak_block_bytes = relaxed(&instance->peak_block_bytes);
     stats->peak_held_bytes += peak_block_bytes;
+    if (stats->held_bytes > stats->peak_held_bytes) /* within a page that had been begun */
+        stats->peak_held_bytes = stats->held_bytes;
     uint64_t others = stats->live_bytes + stats->thread_cached_bytes + stats->depot_cached_bytes +
                       stats->free_committed_bytes + stats->metadata_bytes;
     stats->rounding_bytes = stats->held_bytes > others ? stats->held_bytes - others : 0;

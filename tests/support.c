@@ -33,7 +33,9 @@ static void forget_environment(void)
         const char *end = strchr(*entry, '=');
         size_t length = end ? (size_t)(end - *entry) : 0;
 
-        if (strncmp(*entry, "LARDER_", 7) != 0 || length >= sizeof name) {
+        /* the size of pages is the process's, and stays */
+        if (strncmp(*entry, "LARDER_", 7) != 0 || length >= sizeof name ||
+            strncmp(*entry, "LARDER_TEST_PAGE_SIZE=", 22) == 0) {
             entry++;
             continue;
         }

@@ -5,8 +5,8 @@
  */
 #include "support.h"
 
-enum { SIZE_COUNT = 4, OTHERS = 50 };
-static const size_t sizes[SIZE_COUNT] = {24, 1000, 100 * KIB, 600 * KIB};
+enum { SIZE_COUNT = 4, OTHERS = 20 };
+static const size_t sizes[SIZE_COUNT] = {24, 1000, 100 * KIB, 300 * KIB};
 
 /* -- Each policy -- */
 
@@ -181,7 +181,7 @@ static void use_at_random(void *context, unsigned index)
     } blocks[32] = {{NULL, 0}};
     struct random random;
     random_init(&random, index);
-    for (int step = 0; step < 3000; step++) {
+    for (int step = 0; step < 1000; step++) {
         size_t i = random_between(&random, 0, 31);
         if (blocks[i].ptr != NULL) {
             expect(pattern_holds(blocks[i].ptr, blocks[i].size, index * 32 + i));
@@ -191,7 +191,7 @@ static void use_at_random(void *context, unsigned index)
         blocks[i].ptr = larder_alloc(larder, blocks[i].size);
         expect(blocks[i].ptr != NULL);
         pattern_fill(blocks[i].ptr, blocks[i].size, index * 32 + i);
-        if (step % 1000 == 999)
+        if (step % 300 == 299)
             larder_trim(larder, index * 64 * KIB);
     }
     for (size_t i = 0; i < 32; i++)

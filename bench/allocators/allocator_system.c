@@ -67,7 +67,7 @@ static void system_version(char *out, size_t out_size)
 #elif defined(__ANDROID__)
         snprintf(out, out_size, "bionic, API level %d", android_get_device_api_level());
 #else
-        snprintf(out, out_size, "%s", file);
+        snprintf(out, out_size, "%.*s", (int)out_size - 1, file);
 #endif
     }
 }

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,30 +25,46 @@
 #define MAP_NORESERVE 0
 #endif
 
-#ifdef LARDER_FORCE_PAGE_SIZE
-size_t os_page_size(void)
+#ifdef LARDER_CHECKS_FULL
+/* Larger pages than the machine's, for tests: every range that is worked on is then a multiple of both. */
+static size_t page_size_asked(void)
 {
-    return LARDER_FORCE_PAGE_SIZE;
+    const char *forced = getenv("LARDER_TEST_PAGE_SIZE");
+    size_t size = forced != NULL ? (size_t)strtoul(forced, NULL, 10) : 0;
+    return size >= 4096 && size <= 65536 && (size & (size - 1)) == 0 ? size : 0;
 }
 #else
+static size_t page_size_asked(void)
+{
+    return 0;
+}
+#endif
+
+static size_t machine_page_size(void)
+{
+    long size = sysconf(_SC_PAGESIZE);
+    return size > 0 ? (size_t)size : 4096;
+}
+
 size_t os_page_size(void)
 {
     static _Atomic size_t known;
     /* relaxed: any thread computes the same value */
     size_t size = atomic_load_explicit(&known, memory_order_relaxed);
     if (size == 0) {
-        long asked = sysconf(_SC_PAGESIZE);
-        size = asked > 0 ? (size_t)asked : 4096;
+        size_t machine = machine_page_size();
+        size = page_size_asked();
+        if (size < machine)
+            size = machine;
         atomic_store_explicit(&known, size, memory_order_relaxed);
     }
     return size;
 }
-#endif
 
 void *os_reserve(size_t size, size_t alignment)
 {
     witness_free_of_locks("mmap");
-    size_t page = os_page_size();
+    size_t page = machine_page_size(); /* what mmap() aligns to, whatever a test says */
     size_t extra = alignment > page ? alignment - page : 0;
     if (size > SIZE_MAX - extra)
         return NULL;

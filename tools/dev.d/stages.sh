@@ -13,6 +13,7 @@ clang   | clang, warnings are errors, release              | 4  | --werror
 asan    | address and undefined-behaviour sanitizers       | 6  | -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debugoptimized -Dbench=disabled
 tsan    | thread sanitizer                                 | 20 | -Db_sanitize=thread -Db_lundef=false -Dbuildtype=debugoptimized -Dbench=disabled
 aarch64 | 64-bit ARM under qemu, warnings are errors       | 20 | --werror --cross-file tools/cross/aarch64-linux-gnu.ini --cross-file build-sysroot/aarch64-linux-gnu.ini -Dbench=disabled
+musl    | musl as the C library, C only                    | 4  | --werror --cross-file tools/cross/x86_64-linux-musl.ini --cross-file build-sysroot/x86_64-linux-musl.ini -Dtools=disabled -Dbench=disabled
 arm     | 32-bit ARM under qemu, warnings are errors       | 20 | --werror --cross-file tools/cross/arm-linux-gnueabihf.ini --cross-file build-sysroot/arm-linux-gnueabihf.ini -Dbench=disabled
 END
 }
@@ -64,6 +65,7 @@ build_stage() {
     case $name in
     aarch64) logged "build-$name-check" unpack_check arm64 aarch64-linux-gnu || status=1 ;;
     arm) logged "build-$name-check" unpack_check armhf arm-linux-gnueabihf || status=1 ;;
+    musl) logged "build-$name-check" lay_out_musl || status=1 ;;
     clang) export CC=clang CXX=clang++ ;;
     esac
     # shellcheck disable=SC2086 # the arguments are words
