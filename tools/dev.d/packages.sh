@@ -40,6 +40,7 @@ all     must  libc6-dev-arm64-cross               file:/usr/aarch64-linux-gnu/in
 all     must  gcc-arm-linux-gnueabihf             cmd:arm-linux-gnueabihf-gcc  compiler for 32-bit ARM
 all     must  libc6-dev-armhf-cross               file:/usr/arm-linux-gnueabihf/include/stdlib.h  its C library
 all     must  musl-tools                          cmd:musl-gcc         compiler for another C library
+all     want  gcovr                               cmd:gcovr            counts what the tests reach, for tools/dev coverage
 all     want  chromium                            cmd:chromium         the reports, looked at in a browser
 all     want  valgrind                            cmd:valgrind         counts instructions, for bench/guard
 all     want  cmake                               cmd:cmake            the consumer that finds larder by CMake
