@@ -4,6 +4,7 @@
 
 #include "entry.h"
 #include "error.h"
+#include "heaps.h"
 #include "planned.h"
 #include "thread_state.h"
 
@@ -81,14 +82,14 @@ int larder_walk(larder_t *larder, larder_walk_fn *fn, void *context)
     int stop = block_walk(larder, fn, context);
     if (stop == 0)
         stop = planned_walk(larder, fn, context);
-    struct span_heap *heaps[] = {&larder->small_heap, &larder->heap};
-    for (int i = 0; i < 2; i++) {
-        span_heap_lock_settled(heaps[i]);
-        for (struct region *region = heaps[i]->regions; region != NULL && stop == 0;
+    for (uint32_t i = 0; i < heaps_count(larder); i++) {
+        struct span_heap *heap = heaps_at(larder, i);
+        span_heap_lock_settled(heap);
+        for (struct region *region = heap->regions; region != NULL && stop == 0;
              region = region->next) {
             stop = fit_walk_region(region, fn, context);
         }
-        heap_lock_leave(&heaps[i]->lock);
+        heap_lock_leave(&heap->lock);
     }
     return stop;
 }

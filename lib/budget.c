@@ -19,6 +19,7 @@
 #include "budget.h"
 
 #include "fit.h"
+#include "heaps.h"
 
 enum {
     SHARE = 16,
@@ -38,8 +39,8 @@ static uint64_t credit_for(uint64_t bytes)
 static struct span_heap_use use_of(struct larder *instance)
 {
     struct span_heap_use use = {0};
-    span_heap_add_use(&instance->small_heap, &use);
-    span_heap_add_use(&instance->heap, &use);
+    for (uint32_t i = 0; i < heaps_count(instance); i++)
+        span_heap_add_use(heaps_at(instance, i), &use);
     uint64_t spare = fit_spare_bytes(instance);
     use.used -= spare < use.used ? spare : use.used;
     return use;
@@ -70,15 +71,36 @@ static uint64_t spend(struct budget *budget, const struct span_heap_use *use)
     return bytes;
 }
 
-/* From the heap with more free memory first. Returns the bytes given back. */
+/* The heap with most free memory of those that have some and are not among the asked ones; NULL: none. */
+static struct span_heap *find_fullest(struct larder *instance, uint64_t *asked)
+{
+    struct span_heap *fullest = NULL;
+    uint64_t most = 0, bit = 0;
+    for (uint32_t i = 0; i < heaps_count(instance); i++) {
+        if ((*asked >> i & 1) != 0)
+            continue;
+        uint64_t bytes = span_heap_free_bytes(heaps_at(instance, i));
+        if (bytes > most) {
+            most = bytes;
+            fullest = heaps_at(instance, i);
+            bit = UINT64_C(1) << i;
+        }
+    }
+    *asked |= bit;
+    return fullest;
+}
+
+/* From the heap with most free memory first. Returns the bytes given back. */
 static uint64_t give_back(struct larder *instance, uint64_t bytes)
 {
-    struct span_heap *heaps[] = {&instance->heap, &instance->small_heap};
     fit_release_spares(instance);
-    bool small_first = span_heap_free_bytes(heaps[1]) > span_heap_free_bytes(heaps[0]);
-    uint64_t given_back = span_heap_purge_highest(heaps[small_first], bytes);
-    if (given_back < bytes)
-        given_back += span_heap_purge_highest(heaps[!small_first], bytes - given_back);
+    uint64_t given_back = 0, asked = 0; /* a bit a heap */
+    while (given_back < bytes) {
+        struct span_heap *fullest = find_fullest(instance, &asked);
+        if (fullest == NULL)
+            return given_back;
+        given_back += span_heap_purge_highest(fullest, bytes - given_back);
+    }
     return given_back;
 }
 

@@ -18,6 +18,7 @@
 #include "backend.h"
 #include "debug.h"
 #include "fit.h"
+#include "heaps.h"
 #include "meta.h"
 #include "planned.h"
 #include "poison.h"
@@ -122,7 +123,10 @@ uint64_t cache_thread_bytes(struct larder *instance)
 
 static uint64_t free_span_bytes(struct larder *instance)
 {
-    return span_heap_free_bytes(&instance->heap) + span_heap_free_bytes(&instance->small_heap);
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < heaps_count(instance); i++)
+        bytes += span_heap_free_bytes(heaps_at(instance, i));
+    return bytes;
 }
 
 static uint64_t free_arena_bytes(struct larder *instance)
@@ -154,12 +158,12 @@ uint64_t cache_cached_bytes(struct larder *instance)
 static size_t give_back_idle(struct larder *instance, uint32_t now_ms, uint32_t idle_ms,
                              uint64_t keep)
 {
-    uint64_t small = span_heap_free_bytes(&instance->small_heap);
-    size_t bytes =
-        span_heap_purge(&instance->heap, now_ms, idle_ms, keep > small ? keep - small : 0);
-    uint64_t large = span_heap_free_bytes(&instance->heap);
-    bytes +=
-        span_heap_purge(&instance->small_heap, now_ms, idle_ms, keep > large ? keep - large : 0);
+    size_t bytes = 0;
+    for (uint32_t i = heaps_count(instance); i-- > 0;) { /* large blocks first */
+        struct span_heap *heap = heaps_at(instance, i);
+        uint64_t others = keep != 0 ? free_span_bytes(instance) - span_heap_free_bytes(heap) : 0;
+        bytes += span_heap_purge(heap, now_ms, idle_ms, keep > others ? keep - others : 0);
+    }
     cache_unreserve(instance, bytes);
     return bytes + exact_evict(instance, now_ms, idle_ms, keep);
 }
@@ -167,8 +171,9 @@ static size_t give_back_idle(struct larder *instance, uint32_t now_ms, uint32_t 
 static size_t release_empty(struct larder *instance, uint32_t now_ms, uint32_t idle_ms,
                             bool reserved_too)
 {
-    size_t bytes = span_heap_release_empty(&instance->heap, now_ms, idle_ms, reserved_too) +
-                   span_heap_release_empty(&instance->small_heap, now_ms, idle_ms, reserved_too);
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < heaps_count(instance); i++)
+        bytes += span_heap_release_empty(heaps_at(instance, i), now_ms, idle_ms, reserved_too);
     cache_unreserve(instance, bytes);
     return bytes;
 }
@@ -320,8 +325,8 @@ void cache_disown_heaps(const heap_lock_user_t *self)
 {
     spinlock_lock(&registry.lock);
     for (struct larder *l = registry.first; l != NULL; l = l->next) {
-        heap_lock_disown(&l->heap.lock, self);
-        heap_lock_disown(&l->small_heap.lock, self);
+        for (uint32_t i = 0; i < heaps_count(l); i++)
+            heap_lock_disown(&heaps_at(l, i)->lock, self);
     }
     spinlock_unlock(&registry.lock);
 }
@@ -426,6 +431,7 @@ static int instance_init(struct larder *instance, const char *name, const larder
     if (error == 0)
         error = quarantine_init(instance);
     instance->late.shared = true;
+    instance->late.heap = &instance->heap;
     atomic_store_explicit(&instance->late.instance, instance, memory_order_relaxed);
     atomic_store_explicit(&instance->last_tick_ms, os_now_ms(), memory_order_relaxed);
     return error;
@@ -474,8 +480,7 @@ static void instance_end(struct larder *instance)
     planned_end(instance);
     release_empty(instance, os_now_ms(), 0, true);
     registry_remove(instance);
-    if (instance->heap.loops != NULL)
-        span_loops_put(instance->heap.loops);
+    heaps_end(instance);
     meta_pool_put(&larder_pool, instance);
 }
 
@@ -528,8 +533,8 @@ void cache_fork_prepare(void)
         exact_fork_lock(&l->exact);
         spinlock_lock(&l->quarantine.lock);
         planned_fork_lock(l);
-        span_heap_lock_for_fork(&l->small_heap);
-        span_heap_lock_for_fork(&l->heap);
+        for (uint32_t i = 0; i < heaps_count(l); i++)
+            span_heap_lock_for_fork(heaps_at(l, i));
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_lock(&r->runs_lock);
         }
@@ -537,6 +542,7 @@ void cache_fork_prepare(void)
     allocation_map_fork_lock();
     spinlock_lock(&larder_pool.lock);
     region_fork_lock();
+    heaps_fork_lock();
     span_loops_fork_lock();
     exact_tables_fork_lock();
     block_fork_lock();
@@ -551,6 +557,7 @@ void cache_fork_parent(void)
     block_fork_unlock();
     exact_tables_fork_unlock();
     span_loops_fork_unlock();
+    heaps_fork_unlock();
     region_fork_unlock();
     spinlock_unlock(&larder_pool.lock);
     allocation_map_fork_unlock();
@@ -558,8 +565,8 @@ void cache_fork_parent(void)
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_unlock(&r->runs_lock);
         }
-        heap_lock_leave(&l->heap.lock);
-        heap_lock_leave(&l->small_heap.lock);
+        for (uint32_t i = 0; i < heaps_count(l); i++)
+            heap_lock_leave(&heaps_at(l, i)->lock);
         planned_fork_unlock(l);
         spinlock_unlock(&l->quarantine.lock);
         exact_fork_unlock(&l->exact);
@@ -579,6 +586,7 @@ void cache_fork_child(void)
     magazine_fork_child();
     block_fork_child();
     region_fork_child();
+    heaps_fork_child();
     span_loops_fork_child();
     exact_tables_fork_child();
     spinlock_reset(&larder_pool.lock);
@@ -587,8 +595,8 @@ void cache_fork_child(void)
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_reset(&r->runs_lock);
         }
-        heap_lock_reset(&l->heap.lock);
-        heap_lock_reset(&l->small_heap.lock);
+        for (uint32_t i = 0; i < heaps_count(l); i++)
+            heap_lock_reset(&heaps_at(l, i)->lock);
         exact_fork_child(&l->exact);
         spinlock_reset(&l->quarantine.lock);
         for (unsigned c = 0; c < l->class_count; c++)

@@ -46,6 +46,8 @@ struct counters {
 #define COUNTERS (sizeof(struct counters) / sizeof(_Atomic uint64_t))
 #define COUNTER(name) (offsetof(struct counters, name) / sizeof(_Atomic uint64_t))
 
+enum { MORE_HEAPS = 15 }; /* for large blocks, at most, beyond the first */
+
 /*
  * A thread's cache for one instance. Owned by the thread; `id` is also written by whoever asks for a
  * flush, and everything by larder_destroy() (nobody else may be inside then).
@@ -61,10 +63,11 @@ struct thread_cache {
     uint32_t puts;       /* of spans */
     _Atomic size_t room; /* bytes that are in no bin's allotment; owner writes */
     struct counters counters;
-    _Atomic size_t lease; /* bytes that the magazines may hold in all; owner writes */
-    uint64_t live_told;   /* allocated minus freed bytes when the heap was last told */
-    bool shared;          /* used by threads that have no cache of their own any more */
-    bool hit_path;        /* id is to be restored after a flush */
+    _Atomic size_t lease;   /* bytes that the magazines may hold in all; owner writes */
+    uint64_t live_told;     /* allocated minus freed bytes when the heap was last told */
+    struct span_heap *heap; /* that large blocks are taken from; written under instance->lock */
+    bool shared;            /* used by threads that have no cache of their own any more */
+    bool hit_path;          /* id is to be restored after a flush */
     _Atomic bool flush_wanted;
     _Atomic(struct larder *)
         instance;  /* NULL once the instance is destroyed; written under registry */
@@ -106,11 +109,14 @@ struct larder {
         back; /* bytes kept before and after each block (redzones; padding where it costs) */
 
     struct depot depots[SIZE_CLASS_MAX_COUNT];
-    struct span_heap heap; /* large blocks */
+    struct span_heap heap; /* large blocks; for more heaps see heaps.h */
     struct span_heap
         small_heap; /* runs, and the spans of class blocks: what magazines keep must not part large holes */
+    struct span_heap *more_heaps[MORE_HEAPS];
+    _Atomic uint32_t more_heaps_count; /* written under lock */
     struct budget budget;
-    _Atomic uint64_t peak_held_bytes; /* of the two heaps together */
+    _Atomic uint64_t peak_held_bytes;            /* of all heaps together */
+    _Atomic uint64_t live_told, peak_live_bytes; /* see span_heap_tell_live() */
     struct exact_store exact;
     struct quarantine quarantine;
     struct planned *planned;      /* NULL under other policies */

@@ -124,13 +124,13 @@ void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struc
     count_alloc(cache, size); /* before, so that the heap sees the peak */
     if (taken.region != NULL) {
         cache->live_told += size;
-        if (!fit_make_usable(&instance->heap, taken, units)) {
+        if (!fit_make_usable(taken.region->heap, taken, units)) {
             taken.region = NULL;
             cache->live_told -= size; /* the put in it has told nothing */
-            span_heap_note_live(&instance->heap, -(int64_t)size);
+            span_heap_note_live(cache->heap, -(int64_t)size);
         }
     } else {
-        taken = fit_take_span(&instance->heap, cache, units, 0, WORD(WORD_LARGE_LIVE));
+        taken = fit_take_span(cache->heap, cache, units, 0, WORD(WORD_LARGE_LIVE));
     }
     if (taken.region == NULL) {
         count_add(cache, &cache->counters.allocations, UINT64_MAX);
@@ -138,7 +138,7 @@ void *fit_finish_span(struct larder *instance, struct thread_cache *cache, struc
         return NULL;
     }
     if (taken.fresh_pages != 0)
-        fit_note_fresh(&instance->heap, cache);
+        fit_note_fresh(instance, cache);
     count_add(cache, &cache->counters.slow_allocations, 1);
     *written = size;
     if (taken.fresh_pages != 0 && instance->backend_reserves) {
@@ -170,11 +170,11 @@ static void *alloc_large(struct larder *instance, struct thread_cache *cache, si
     if (units < 2)
         units = 2;
     struct taken_span taken =
-        fit_take_span(&instance->heap, cache, units, alignment, WORD(WORD_LARGE_LIVE));
+        fit_take_span(cache->heap, cache, units, alignment, WORD(WORD_LARGE_LIVE));
     if (taken.region == NULL)
         return NULL;
     if (taken.fresh_pages != 0)
-        fit_note_fresh(&instance->heap, cache);
+        fit_note_fresh(instance, cache);
     return finish_large(taken, units, size);
 }
 

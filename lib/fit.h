@@ -41,6 +41,9 @@ void fit_init(struct larder *instance);
 void *fit_alloc(struct larder *instance, struct thread_cache *cache, size_t size, size_t alignment,
                 bool *too_large);
 
+/* A span for a large block of `size` bytes, from the heap that the thread is to use; region NULL: none fits. Counts nothing. */
+struct taken_span fit_take_plain(struct thread_cache *cache, uint32_t units, size_t size);
+
 /*
  * Goes on where the hit path for large blocks (larder.c) got a span with fresh pages, or none: a live block, counted. NULL: no
  * memory. *written is how many of its bytes, from the first on, may be other than zero.

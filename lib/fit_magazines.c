@@ -44,7 +44,7 @@ bool fit_run_create(struct larder *instance, struct thread_cache *cache, unsigne
     if (taken.region == NULL)
         return false;
     if (taken.fresh_pages != 0)
-        fit_note_fresh(&instance->small_heap, cache);
+        fit_note_fresh(instance, cache);
     struct region *region = taken.region;
     struct run *run = region_run_get(region, depot->block_size);
     if (run == NULL) {

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* Spans for `fit`: what stands between a request and the span heap. See fit.c. */
 #include "backend.h"
+#include "fit.h"
 #include "fit_tiers.h"
+#include "heaps.h"
 #include "thread_state.h"
 
 /* What the thread's live bytes have changed by since it last told the heap. */
@@ -16,14 +18,13 @@ static int64_t live_delta(struct thread_cache *cache)
     return delta;
 }
 
-/* The same for a call on `heap`: live bytes are kept by the heap of large blocks alone, so that there is one peak. */
+/* The same for a call on `heap`: live bytes are kept by heaps of large blocks alone, so that there is one peak. */
 static int64_t tell_live(struct span_heap *heap, struct thread_cache *cache)
 {
-    struct span_heap *keeper = &heap->instance->heap;
     int64_t delta = live_delta(cache);
-    if (heap == keeper || delta == 0)
+    if (heap != &heap->instance->small_heap || delta == 0)
         return delta;
-    span_heap_note_live(keeper, delta);
+    span_heap_note_live(cache->heap, delta);
     return 0;
 }
 
@@ -46,6 +47,13 @@ bool fit_make_usable(struct span_heap *heap, struct taken_span taken, uint32_t u
     }
     undo_take(heap, taken, units);
     return false;
+}
+
+struct taken_span fit_take_plain(struct thread_cache *cache, uint32_t units, size_t size)
+{
+    if (thread_is_crowded(cache->heap))
+        heaps_move(cache);
+    return span_heap_take(cache->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
 }
 
 struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cache, uint32_t units,
@@ -73,10 +81,10 @@ struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cac
     return taken;
 }
 
-void fit_note_fresh(struct span_heap *heap, struct thread_cache *cache)
+void fit_note_fresh(struct larder *instance, struct thread_cache *cache)
 {
     count_add(cache, &cache->counters.miss_cold, 1);
-    budget_keep(heap->instance);
+    budget_keep(instance);
 }
 
 /* Makes room for `bytes` under the cap by giving back what has been free longest. */

@@ -18,7 +18,7 @@ struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cac
                                 size_t alignment, uint32_t word);
 
 /* A span just taken has fresh pages: counts that, and keeps the budget. */
-void fit_note_fresh(struct span_heap *heap, struct thread_cache *cache);
+void fit_note_fresh(struct larder *instance, struct thread_cache *cache);
 
 /* Gives a span back, within the cap; false if its first word is not `expected` any more. */
 bool fit_put_span(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t units,

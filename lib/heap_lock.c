@@ -19,17 +19,20 @@ static void revoke(heap_lock_t *lock, heap_lock_user_t *owner)
                                                                       : HEAP_LOCK_LAST_STREAK;
 }
 
-__attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self)
+__attribute__((noinline)) unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self)
 {
-    spinlock_lock(&lock->spin);
+    enum spinlock_wait waited = spinlock_lock_telling(&lock->spin);
+    unsigned met = waited == SPINLOCK_PARKED ? HEAP_LOCK_LONG : waited == SPINLOCK_SPUN;
     heap_lock_user_t *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
-    if (owner != NULL && owner != self)
+    if (owner != NULL && owner != self) {
         revoke(lock, owner);
+        met = HEAP_LOCK_LONG;
+    }
     lock->by_bias = NULL;
     if (self == NULL || self != lock->last) {
         lock->last = self;
         lock->streak = 0;
-        return;
+        return met;
     }
     if (lock->streak_needed == 0)
         lock->streak_needed = HEAP_LOCK_FIRST_STREAK;
@@ -38,6 +41,7 @@ __attribute__((noinline)) void heap_lock_enter_slow(heap_lock_t *lock, heap_lock
         /* relaxed: only this thread may take it for granted */
         atomic_store_explicit(&lock->owner, self, memory_order_relaxed);
     }
+    return met;
 }
 
 void heap_lock_disown(heap_lock_t *lock, const heap_lock_user_t *self)

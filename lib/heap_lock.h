@@ -31,7 +31,7 @@
 
 #include "spinlock.h"
 
-enum { HEAP_LOCK_FIRST_STREAK = 64, HEAP_LOCK_LAST_STREAK = 1 << 20 };
+enum { HEAP_LOCK_FIRST_STREAK = 64, HEAP_LOCK_LAST_STREAK = 1 << 20, HEAP_LOCK_LONG = 4 };
 
 /* A thread, to its locks. */
 typedef struct heap_lock_user {
@@ -49,8 +49,9 @@ typedef struct heap_lock {
     uint64_t revocations;
 } heap_lock_t;
 
-/* For everyone but the owner. `self` may be NULL: never to be biased to. */
-void heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self);
+/* For everyone but the owner. `self` may be NULL: never to be biased to.
+ * Another thread was in the way: HEAP_LOCK_LONG if it cost a system call, 1 if less, 0 if not. */
+unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self);
 
 /* For the owner; false if `self` is not. */
 static inline bool heap_lock_enter_biased(heap_lock_t *lock, heap_lock_user_t *self)

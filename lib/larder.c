@@ -131,9 +131,9 @@ take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_
                atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
         uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
         struct taken_span taken;
-        if (unlikely(!span_heap_take_expected(&larder->heap, &thread_state.lock_user, units, size,
+        if (unlikely(!span_heap_take_expected(cache->heap, &thread_state.lock_user, units, size,
                                               &taken))) {
-            taken = span_heap_take(&larder->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
+            taken = fit_take_plain(cache, units, size);
         }
         if (likely(taken.region != NULL && taken.fresh_pages == 0 &&
                    region_is_committed(taken.region, taken.start + units))) {

@@ -13,7 +13,7 @@ static struct region *region_of(uintptr_t address)
     struct region *region = allocation_map_region(address);
     if (region == NULL || !region_contains(region, address, &offset))
         return NULL;
-    if (region->heap == &region->instance->heap) {
+    if (region->heap != &region->instance->small_heap) {
         thread_state.hint = region;
     } else {
         thread_state.small_hint = region;

@@ -71,6 +71,20 @@ void span_heap_enter(struct span_heap *heap)
     }
 }
 
+/* The same to take: notes where another thread, that takes too, is in the way. */
+static inline void enter_to_take(struct span_heap *heap)
+{
+    if (heap_lock_enter_biased(&heap->lock, &thread_state.lock_user))
+        return;
+    const heap_lock_user_t *self = &thread_state.lock_user;
+    unsigned met = heap_lock_enter_slow(&heap->lock, thread_self());
+    if (heap->taker != self) {
+        heap->taker = self;
+        if (met != 0)
+            thread_note_meeting(heap, met);
+    }
+}
+
 void span_heap_enter_settled(struct span_heap *heap)
 {
     span_heap_enter(heap);
@@ -260,7 +274,7 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
                                  uint32_t word, int64_t live_delta)
 {
     struct taken_span taken;
-    span_heap_enter(heap);
+    enter_to_take(heap);
     if (heap->frozen && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
         heap_lock_leave(&heap->lock);
         return taken;
@@ -345,7 +359,7 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
         if (region == heap->loops->region && span_loop_put(heap->loops, start, length)) {
             word_store(word, WORD(WORD_LARGE_CACHED) | length);
             if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0)
-                heap->now_ms = os_now_ms();
+                span_heap_look_around(heap);
             span_heap_note_put(heap, length, live_delta);
             heap_lock_leave(&heap->lock);
             return true;
@@ -354,7 +368,7 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
     }
     word_store(word, 0);
     if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0) {
-        heap->now_ms = os_now_ms();
+        span_heap_look_around(heap);
         if (span_heap_free_bytes_locked(heap) > heap->peak_free_bytes)
             heap->peak_free_bytes = span_heap_free_bytes_locked(heap);
     }
@@ -364,6 +378,26 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
     note_operation(heap, region, start, length | LOOP_PUT);
     heap_lock_leave(&heap->lock);
     return true;
+}
+
+void span_heap_tell_live(struct span_heap *heap)
+{
+    struct larder *instance = heap->instance;
+    uint64_t rise = (uint64_t)(heap->live_bytes - heap->told_live_bytes);
+    heap->told_live_bytes = heap->live_bytes;
+    /* relaxed: counters */
+    uint64_t live =
+        atomic_fetch_add_explicit(&instance->live_told, rise, memory_order_relaxed) + rise;
+    if ((int64_t)live > 0)
+        cache_raise_peak(&instance->peak_live_bytes, live);
+}
+
+void span_heap_look_around(struct span_heap *heap)
+{
+    heap->now_ms = os_now_ms();
+    bool alone = atomic_load_explicit(&heap->instance->more_heaps_count, memory_order_relaxed) == 0;
+    if (!alone && (heap->puts - 1) % SPAN_HEAP_TELL_EVERY == 0)
+        span_heap_tell_live(heap);
 }
 
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
@@ -474,7 +508,6 @@ void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *fig
     for (const struct region *region = heap->regions; region != NULL; region = region->next) {
         figures->metadata_bytes += region_metadata_bytes(region);
     }
-    figures->peak_live_bytes += heap->peak_live_bytes;
     figures->peak_free_bytes += heap->peak_free_bytes;
     figures->splits += heap->splits;
     figures->coalesces += heap->coalesces;

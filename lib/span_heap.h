@@ -9,7 +9,7 @@
 #include "region.h"
 #include "span_loop.h"
 
-enum { SPAN_BINS = 384, SPAN_HEAP_CLOCK_EVERY = 8 };
+enum { SPAN_BINS = 384, SPAN_HEAP_CLOCK_EVERY = 8, SPAN_HEAP_TELL_EVERY = 1024 };
 
 struct span_bins {
     uint32_t words; /* a bit for each word of `occupied` that is not 0 */
@@ -23,10 +23,13 @@ struct span_heap {
     uint32_t page_shift; /* of units in a page */
     uint32_t front;      /* bytes, a multiple of step: where in a span the aligned address lies */
     struct larder *instance;
+    uint32_t users;           /* threads that take from it; guarded by instance->lock */
     struct span_loops *loops; /* NULL: none; what it points to is guarded by lock */
 
     _Alignas(64) heap_lock_t lock;
-    _Atomic bool due;       /* see span_heap_attend(); written under lock */
+    _Atomic bool due; /* see span_heap_attend(); written under lock */
+    const heap_lock_user_t
+        *taker;             /* whoever took last, unless by the lock's bias; guarded by lock */
     bool frozen;            /* in a loop, see span_loop.h; guarded by lock, as all below */
     struct region *regions; /* guarded by lock, as all below */
     uint32_t region_count;
@@ -37,7 +40,8 @@ struct span_heap {
     uint64_t total_units;        /* that may hold blocks */
     _Atomic uint64_t used_units; /* in spans that are not free; may be read without the lock */
     uint64_t clean_pages;        /* in free spans: they cost nothing */
-    uint64_t live_bytes, peak_live_bytes; /* as callers last told */
+    /* as callers last told; negative where they told more of other heaps' blocks here than the other way */
+    int64_t live_bytes, told_live_bytes;
     uint64_t peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes;
     uint64_t operations;    /* takes and puts that no loop answered */
@@ -68,12 +72,21 @@ static inline uint64_t span_heap_used_units(struct span_heap *heap)
     return atomic_load_explicit(&heap->used_units, memory_order_relaxed);
 }
 
+/*
+ * Tells the instance this heap's live bytes, which are part of the sum of which it keeps the peak. Heaps tell at each rise above what they last told, but
+ * a fall only where they tell again, so that the peak is one of the sum and yet steady state writes nothing shared: exact with one heap, else too
+ * high by what has fallen in another heap within its last SPAN_HEAP_TELL_EVERY puts.
+ */
+void span_heap_tell_live(struct span_heap *heap);
+
+/* What is done at every SPAN_HEAP_CLOCK_EVERY-th put. */
+void span_heap_look_around(struct span_heap *heap);
+
 static inline void span_heap_note_live_locked(struct span_heap *heap, int64_t live_delta)
 {
-    heap->live_bytes += (uint64_t)live_delta;
-    if ((int64_t)(heap->live_bytes - heap->peak_live_bytes) > 0) {
-        heap->peak_live_bytes = heap->live_bytes;
-    }
+    heap->live_bytes += live_delta;
+    if (__builtin_expect(heap->live_bytes > heap->told_live_bytes, 0))
+        span_heap_tell_live(heap);
 }
 
 static inline void span_heap_note_take(struct span_heap *heap, uint32_t units, int64_t live_delta)
@@ -88,7 +101,7 @@ static inline void span_heap_note_put(struct span_heap *heap, uint32_t units, in
 {
     atomic_store_explicit(&heap->used_units, span_heap_used_units(heap) - units,
                           memory_order_relaxed);
-    heap->live_bytes += (uint64_t)live_delta;
+    heap->live_bytes += live_delta;
 }
 
 /* `front` in bytes. */
@@ -190,7 +203,7 @@ uint64_t span_heap_used_bytes(struct span_heap *heap);
 struct span_heap_figures {
     uint64_t used_bytes, free_bytes; /* held: in spans in use, and in touched pages of free ones */
     uint64_t reserved_bytes, regions, largest_free, metadata_bytes;
-    uint64_t peak_live_bytes, peak_free_bytes;
+    uint64_t peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes;
     uint64_t lock_acquisitions, lock_contended, lock_revocations;
 };
@@ -241,7 +254,7 @@ static inline bool span_heap_put_expected(struct span_heap *heap, heap_lock_user
             span_loop_advance(loops);
             word_store(&region->words[start], WORD(WORD_LARGE_CACHED) | length);
             if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0)
-                heap->now_ms = os_now_ms();
+                span_heap_look_around(heap);
             span_heap_note_put(heap, length, -(int64_t)size);
         }
     }

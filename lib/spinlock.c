@@ -6,20 +6,21 @@ enum {
     PARK_US = 500
 };
 
-__attribute__((noinline)) void spinlock_lock_slow(spinlock_t *lock)
+__attribute__((noinline)) enum spinlock_wait spinlock_lock_slow(spinlock_t *lock)
 {
     for (int i = 0; i < SPIN_PAUSES; i++) {
         os_pause();
-        if (atomic_load_explicit(&lock->word, memory_order_relaxed) == 0 &&
+        if (atomic_load_explicit(&lock->word, memory_order_relaxed) == SPINLOCK_FREE &&
             spinlock_try_lock(lock)) {
             spinlock_count(&lock->contended, 1);
-            return;
+            return SPINLOCK_SPUN;
         }
     }
-    atomic_fetch_add_explicit(&lock->waiters, 1, memory_order_relaxed);
-    while (!spinlock_try_lock(lock)) {
-        os_wait(&lock->word, 1, PARK_US);
+    /* acquire: as in spinlock_try_lock() */
+    while (atomic_exchange_explicit(&lock->word, SPINLOCK_WANTED, memory_order_acquire) !=
+           SPINLOCK_FREE) {
+        os_wait(&lock->word, SPINLOCK_WANTED, PARK_US);
     }
-    atomic_fetch_sub_explicit(&lock->waiters, 1, memory_order_relaxed);
     spinlock_count(&lock->contended, 1);
+    return SPINLOCK_PARKED;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fit.h"
+#include "heaps.h"
 #include "planned.h"
 
 static uint64_t relaxed(const _Atomic uint64_t *counter)
@@ -73,15 +74,15 @@ static void collect_threads(struct larder *instance, larder_stats_t *stats)
 static void collect_heaps(struct larder *instance, larder_stats_t *stats)
 {
     struct span_heap_figures figures = {0};
-    span_heap_add_figures(&instance->small_heap, &figures);
-    span_heap_add_figures(&instance->heap, &figures);
+    for (uint32_t i = 0; i < heaps_count(instance); i++)
+        span_heap_add_figures(heaps_at(instance, i), &figures);
     stats->largest_free_span = figures.largest_free;
     stats->metadata_bytes += figures.metadata_bytes;
     stats->free_committed_bytes = figures.free_bytes;
     stats->held_bytes = figures.used_bytes + figures.free_bytes;
     stats->reserved_bytes = figures.reserved_bytes;
     stats->regions = figures.regions;
-    stats->peak_live_bytes = figures.peak_live_bytes;
+    stats->peak_live_bytes = relaxed(&instance->peak_live_bytes);
     stats->peak_held_bytes = relaxed(&instance->peak_held_bytes);
     stats->peak_cached_bytes = figures.peak_free_bytes;
     struct planned_figures arenas = {0};

@@ -19,6 +19,7 @@
 #include <pthread.h>
 
 #include "fit.h"
+#include "heaps.h"
 #include "meta.h"
 #include "planned.h"
 
@@ -54,6 +55,28 @@ static void forget_direct(const struct thread_cache *cache)
     }
 }
 
+void thread_note_meeting(struct span_heap *heap, unsigned weight)
+{
+    struct thread_crowd *crowd = &thread_state.crowd;
+    uint32_t now = os_now_ms();
+    if (crowd->enough == 0)
+        crowd->enough = CROWD_MEETINGS;
+    if (crowd->heap != heap || os_is_idle(crowd->since_ms, now, CROWD_MS)) {
+        crowd->heap = heap;
+        crowd->meetings = 0;
+        crowd->since_ms = now;
+    }
+    crowd->meetings += weight;
+}
+
+void thread_crowd_left(void)
+{
+    struct thread_crowd *crowd = &thread_state.crowd;
+    crowd->heap = NULL;
+    if (crowd->enough < CROWD_MOST_MEETINGS)
+        crowd->enough *= 2;
+}
+
 static void add_ended(struct larder *instance, const struct thread_cache *cache)
 {
     _Atomic uint64_t *sums = (_Atomic uint64_t *)&instance->ended;
@@ -75,6 +98,7 @@ static void unlink_cache(struct larder *instance, struct thread_cache *cache)
     if (instance->thread_caches == cache)
         instance->thread_caches = cache->next;
     instance->thread_cache_count--;
+    heaps_leave(cache);
     add_ended(instance, cache);
 }
 
@@ -135,6 +159,7 @@ static struct thread_cache *cache_create(struct larder *instance)
         cache->next->prev = cache;
     instance->thread_caches = cache;
     instance->thread_cache_count++;
+    heaps_join(cache, &instance->heap);
     spinlock_unlock(&instance->lock);
     return cache;
 }
@@ -375,8 +400,11 @@ void thread_caches_fork_child(struct larder *instance)
     planned_fork_child(instance, mine != NULL ? mine->own_stream : NULL);
     /* What other threads had in their magazines is lost to the child: the magazines may be torn. The records stay
      * linked for their counters; only the own cache goes on. */
+    for (uint32_t i = 1; i < heaps_count(instance); i++)
+        heaps_at(instance, i)->users = 0;
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
-        if (cache_find(instance) == cache)
+        heaps_join(cache, cache == mine ? cache->heap : &instance->heap);
+        if (cache == mine)
             continue;
         uint64_t lost = thread_cache_blocks(cache);
         count_add(cache, &cache->counters.blocks_moved, 0 - lost);

@@ -16,10 +16,20 @@ enum { DIRECT_CACHES = 8, SCOPE_CHECKED = 16 };
 
 enum thread_phase { THREAD_NEW, THREAD_ACTIVE, THREAD_ENDED };
 
+/* Meetings with other threads in a heap, see heaps.c. */
+struct thread_crowd {
+    struct span_heap *heap;
+    uint32_t meetings, since_ms;
+    uint32_t enough; /* meetings, for a move; 0: CROWD_MEETINGS */
+};
+
+enum { CROWD_MEETINGS = 128, CROWD_MS = 16, CROWD_MOST_MEETINGS = 1 << 13 };
+
 struct thread_state {
     struct heap_lock_user lock_user; /* the thread, to heap_lock.h */
     /* By instance slot modulo DIRECT_CACHES; never NULL, an entry for another instance is told by its id. */
     struct thread_cache *direct[DIRECT_CACHES];
+    struct thread_crowd crowd;
     struct region *hint;       /* the region of large blocks last freed into; never NULL */
     struct region *small_hint; /* and that of small ones */
     struct larder *current;
@@ -37,6 +47,19 @@ extern LARDER_TLS struct thread_state thread_state;
 static inline heap_lock_user_t *thread_self(void)
 {
     return thread_state.phase == THREAD_ACTIVE ? &thread_state.lock_user : NULL;
+}
+
+/* The thread has met another one in this heap, of which the lock is held. `weight` is as heap_lock_enter_slow() said. */
+void thread_note_meeting(struct span_heap *heap, unsigned weight);
+
+/* It has moved because of that, or tried to. */
+void thread_crowd_left(void);
+
+/* True if it has met others in this heap so often that it should move. */
+static inline bool thread_is_crowded(const struct span_heap *heap)
+{
+    const struct thread_crowd *crowd = &thread_state.crowd;
+    return __builtin_expect(crowd->heap == heap && crowd->meetings >= crowd->enough, 0);
 }
 
 /* The calling thread's cache for an instance, made if need be; `late` where there can be none. Handles a wanted flush.

@@ -9,6 +9,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "heaps.h"
+
 static bool wrong(const char *format, ...)
 {
     va_list arguments;
@@ -321,16 +323,18 @@ bool heap_is_sound(struct span_heap *heap, struct heap_census *census)
 
 bool instance_is_sound(struct larder *instance, struct heap_census *census)
 {
-    struct heap_census small;
-
-    if (!heap_is_sound(&instance->heap, census) || !heap_is_sound(&instance->small_heap, &small))
-        return false;
-    census->regions += small.regions;
-    census->free_spans += small.free_spans;
-    census->free_units += small.free_units;
-    census->used_units += small.used_units;
-    census->clean_pages += small.clean_pages;
-    census->live_blocks += small.live_blocks;
-    census->cached_blocks += small.cached_blocks;
+    *census = (struct heap_census){0};
+    for (uint32_t i = 0; i < heaps_count(instance); i++) {
+        struct heap_census one;
+        if (!heap_is_sound(heaps_at(instance, i), &one))
+            return false;
+        census->regions += one.regions;
+        census->free_spans += one.free_spans;
+        census->free_units += one.free_units;
+        census->used_units += one.used_units;
+        census->clean_pages += one.clean_pages;
+        census->live_blocks += one.live_blocks;
+        census->cached_blocks += one.cached_blocks;
+    }
     return true;
 }
