@@ -10,7 +10,8 @@
  * That costs faults, for the pages given back are wanted again. It pays because it does not last: what repeats is
  * planned (span_plan.c) and fits in little more than its peak. Where nothing repeats it would go on for ever, so it is bought on
  * credit. Growth of the working set gives credit for CREDIT times as much, giving back uses it up. It also lapses when HOPE
- * operations have gone by without growth or a new loop: longer sequences are on no record. Without credit free memory
+ * operations have gone by without growth or a new loop: longer sequences are on no record. And it lapses with the first decay: it is for
+ * the beginning, and a decay lowers the working set, which would turn what is left of the credit into faults (ONNX Runtime, 1,500 inferences: 59 faults each, now 3). Without credit free memory
  * stays until it has been idle for decay_ms. Steady state is free of faults in either case.
  *
  * The working set is the most that has been in use, and after a decay what was left: what has not been idle.
@@ -146,6 +147,7 @@ void budget_note_decay(struct larder *instance, uint32_t now_ms, uint64_t bytes)
     patience_note(&instance->budget.patience, now_ms, bytes, use.held);
     if (use.held < instance->budget.peak)
         instance->budget.peak = use.held;
+    instance->budget.credit = 0; /* what was hoped for has come by now, or will not */
     if (use.new_loops)
         instance->budget.operations = use.operations;
     spinlock_unlock(&instance->budget.lock);
