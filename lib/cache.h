@@ -78,7 +78,8 @@ struct thread_cache {
     struct thread_cache *next_of_thread; /* owner's list */
     struct thread_cache *next, *prev;    /* instance's list, guarded by instance->lock */
     struct exact_table *exact;           /* under `exact`, else NULL */
-    unsigned sweep;                      /* next bin to give up when there is no room */
+    uint64_t allotted_bins;              /* a bit for each bin with places */
+    unsigned sweep;                      /* bin last looked at for places to take away */
     struct bin bins[SIZE_CLASS_MAX_COUNT];
     void *pool_link; /* used by the pool */
 };

@@ -167,6 +167,14 @@ static void drain_bin(struct larder *instance, struct thread_cache *cache, unsig
 
 /* ---- allotments ---- */
 
+static void set_allotted(struct thread_cache *cache, unsigned c, uint32_t allotted)
+{
+    cache->bins[c].allotted = allotted;
+    uint64_t bit = UINT64_C(1) << c;
+    cache->allotted_bins = allotted != 0 ? cache->allotted_bins | bit : cache->allotted_bins & ~bit;
+    bin_set_ceiling(&cache->bins[c]);
+}
+
 /* Room in the depots for `bytes` more. */
 static bool depot_reserve(struct larder *instance, size_t bytes)
 {
@@ -193,7 +201,7 @@ static void retire_other(struct larder *instance, struct thread_cache *cache, un
     if (count == magazine->capacity && depot_reserve(instance, bytes)) {
         if (instance->capped) {
             cache->lease -= bytes;
-            bin->allotted -= count;
+            set_allotted(cache, c, bin->allotted - count);
         }
         magazine = depot_give_full(&instance->depots[c], magazine);
     } else {
@@ -205,86 +213,85 @@ static void retire_other(struct larder *instance, struct thread_cache *cache, un
 }
 
 /* Places of a bin that no block is in become room. */
-static void shrink_allotment(struct thread_cache *cache, struct bin *bin)
+static void shrink_allotment(struct thread_cache *cache, unsigned c)
 {
-    uint32_t unused = bin->allotted - bin_count(bin);
+    const struct bin *bin = &cache->bins[c];
+    uint32_t count = bin_count(bin), unused = bin->allotted - count;
     if (unused == 0)
         return;
-    bin->allotted -= unused;
+    set_allotted(cache, c, count);
     thread_cache_give(cache, (size_t)unused * bin->bytes);
-    bin_set_ceiling(bin);
 }
 
-/* Room for `bytes` at the cost of places that are not in use, in other bins than this one. */
-static bool take_unused_room(struct larder *instance, struct thread_cache *cache,
-                             const struct bin *bin, size_t bytes)
+/* The class after the one last swept that has places, from those in `bins`, which is not 0. */
+static unsigned next_swept(struct thread_cache *cache, uint64_t bins)
+{
+    uint64_t later = bins & ~UINT64_C(1) << cache->sweep;
+    return cache->sweep = (unsigned)__builtin_ctzll(later != 0 ? later : bins);
+}
+
+/* Room for `bytes` at the cost of places that are not in use, in other bins than that of class c. */
+static bool take_unused_room(struct thread_cache *cache, unsigned c, size_t bytes)
 {
     if (thread_cache_take(cache, bytes))
         return true;
-    for (unsigned i = 0; i < instance->class_count; i++) {
-        unsigned c = cache->sweep = (cache->sweep + 1) % instance->class_count;
-        if (&cache->bins[c] == bin || cache->bins[c].allotted == 0)
-            continue;
-        shrink_allotment(cache, &cache->bins[c]);
-        if (thread_cache_take(cache, bytes))
-            return true;
+    for (uint64_t bins = cache->allotted_bins & ~(UINT64_C(1) << c); bins != 0;) {
+        unsigned swept = next_swept(cache, bins);
+        bins &= ~(UINT64_C(1) << swept);
+        shrink_allotment(cache, swept);
+        if (thread_cache_room(cache) >= bytes)
+            break;
     }
-    return false;
+    return thread_cache_take(cache, bytes);
 }
 
-/* The same at the cost of blocks, one bin after another. */
+/* The same at the cost of blocks, one bin after another, its own among them. */
 static bool take_room(struct larder *instance, struct thread_cache *cache, size_t bytes)
 {
     if (bytes > instance->config.thread_cached_bytes)
         return false;
-    for (unsigned i = 0; i < instance->class_count; i++) {
-        unsigned c = cache->sweep = (cache->sweep + 1) % instance->class_count;
-        if (cache->bins[c].allotted == 0)
-            continue;
-        drain_bin(instance, cache, c);
-        shrink_allotment(cache, &cache->bins[c]);
-        if (thread_cache_take(cache, bytes))
-            return true;
+    for (uint64_t bins = cache->allotted_bins; bins != 0;) {
+        unsigned swept = next_swept(cache, bins);
+        bins &= ~(UINT64_C(1) << swept);
+        drain_bin(instance, cache, swept);
+        shrink_allotment(cache, swept);
+        if (thread_cache_room(cache) >= bytes)
+            break;
     }
-    return false;
+    return thread_cache_take(cache, bytes);
 }
 
 /* Allots places for `wanted` blocks in all, or as many as there is unused room for; false if none was there. */
-static bool allot(struct larder *instance, struct thread_cache *cache, unsigned c, uint32_t wanted)
+static bool allot(struct thread_cache *cache, unsigned c, uint32_t wanted)
 {
-    struct bin *bin = &cache->bins[c];
-    while (bin->allotted < wanted) {
-        uint32_t more = wanted - bin->allotted;
-        if (take_unused_room(instance, cache, bin, (size_t)more * bin->bytes)) {
-            bin->allotted += more;
-        } else {
-            wanted -= (more + 1) / 2;
-        }
+    const struct bin *bin = &cache->bins[c];
+    uint32_t more = wanted > bin->allotted ? wanted - bin->allotted : 0;
+    if (more != 0 && !take_unused_room(cache, c, (size_t)more * bin->bytes)) {
+        do
+            more /= 2;
+        while (more != 0 && !thread_cache_take(cache, (size_t)more * bin->bytes));
     }
-    bin_set_ceiling(bin);
+    set_allotted(cache, c, bin->allotted + more);
     return bin->allotted != 0;
 }
 
 /* A place for one block more than there are, at any cost to others; more if that costs nothing. */
 static bool allot_one_more(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
-    struct bin *bin = &cache->bins[c];
-    uint32_t count = bin_count(bin);
-    if (bin->allotted > count)
+    const struct bin *bin = &cache->bins[c];
+    if (bin->allotted > bin_count(bin))
         return true;
     uint32_t step = ALLOT_BYTES / bin->bytes, most = 2 * bin->capacity - bin->allotted;
     if (step > most)
         step = most;
     if (step > 1 && thread_cache_take(cache, (size_t)step * bin->bytes)) {
-        bin->allotted += step;
+        set_allotted(cache, c, bin->allotted + step);
     } else if (bin->other->capacity != 0 && bin_other_count(bin) == bin->other->capacity) {
         retire_other(instance, cache, c);
-    } else if (take_unused_room(instance, cache, bin, bin->bytes)) {
-        bin->allotted++;
-    } else if (take_room(instance, cache, bin->bytes)) {
-        bin->allotted++; /* its own may have been taken: then there are no blocks either */
+    } else if (take_unused_room(cache, c, bin->bytes) || take_room(instance, cache, bin->bytes)) {
+        /* its own may have been taken: then there are no blocks either */
+        set_allotted(cache, c, bin->allotted + 1);
     }
-    bin_set_ceiling(bin);
     return bin->allotted > bin_count(bin);
 }
 
@@ -297,7 +304,7 @@ static bool load_from_depot(struct larder *instance, struct thread_cache *cache,
     /* relaxed: a look without the lock; what it misses is no harm */
     if (atomic_load_explicit(&instance->depots[c].full, memory_order_relaxed) == NULL)
         return false;
-    if (!allot(instance, cache, c, bin->capacity) || bin->allotted < bin->capacity)
+    if (!allot(cache, c, bin->capacity) || bin->allotted < bin->capacity)
         return false;
     struct magazine *full =
         depot_take_full(&instance->depots[c], bin->other->capacity != 0 ? bin->other : NULL);
@@ -360,7 +367,7 @@ static bool load_from_runs(struct larder *instance, struct thread_cache *cache, 
         bin_load(bin, magazine);
     }
     uint32_t wanted = bin->capacity > 4 ? bin->capacity / 2 : bin->capacity;
-    if (!allot(instance, cache, c, wanted))
+    if (!allot(cache, c, wanted))
         return false; /* the caller takes a single block */
     if (wanted > bin->allotted)
         wanted = bin->allotted;
@@ -435,7 +442,7 @@ void fit_flush(struct larder *instance, struct thread_cache *cache)
         drop_magazine(instance, bin_unload(bin));
         drop_magazine(instance, bin->other);
         bin_clear(bin);
-        shrink_allotment(cache, bin);
+        shrink_allotment(cache, c);
     }
 }
 

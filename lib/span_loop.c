@@ -33,7 +33,10 @@
 #include "meta.h"
 #include "span_bins.h"
 
-enum { LONGEST_WAIT = 256 };
+enum {
+    LONGEST_WAIT = 256,
+    PAY = 32 /* comparisons of the planner that an operation answered by a loop is worth */
+};
 
 static struct meta_pool loops_pool = META_POOL(struct span_loops);
 
@@ -69,6 +72,7 @@ struct span_loops *span_loops_get(struct span_heap *heap)
     loops->heap = heap;
     span_loop_forget(loops);
     loops->skip = loops->wait = 0;
+    loops->plan_debt = 0;
     return loops;
 }
 
@@ -165,6 +169,8 @@ static void expect(struct span_loops *loops, struct loop *loop, uint32_t done)
 
 void span_loop_complete(struct span_loops *loops)
 {
+    uint64_t pay = (uint64_t)(loops->end - loops->begin) * PAY;
+    loops->plan_debt -= pay < loops->plan_debt ? pay : loops->plan_debt;
     loops->expected = loops->begin;
     loops->wait = 0;
     if (loops->heap->purge_waits)

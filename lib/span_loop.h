@@ -49,7 +49,8 @@ struct span_loops {
     int64_t out;    /* units taken less units put since then; below 0: something older was freed */
     uint32_t first, count; /* of the recording, in the arena */
     uint32_t loops_count;
-    uint32_t highest; /* unit behind all places of loops; 0: there are none */
+    uint64_t plan_debt; /* comparisons made for plans that have not been paid off by replays */
+    uint32_t highest;   /* unit behind all places of loops; 0: there are none */
     struct loop loops[LOOP_MAX];
     struct loop_op ops[LOOP_ARENA];
     _Alignas(16) char scratch[PLAN_SCRATCH];

@@ -129,6 +129,7 @@ static void cache_init(struct thread_cache *cache, struct larder *instance)
     atomic_store_explicit(&cache->room, cache->lease, memory_order_relaxed);
     atomic_store_explicit(&cache->flush_wanted, false, memory_order_relaxed);
     cache->sweep = 0;
+    cache->allotted_bins = 0;
     atomic_store_explicit(&cache->instance, instance, memory_order_relaxed);
     cache->exact = instance->config.policy == LARDER_POLICY_EXACT ? exact_table_get() : NULL;
     for (unsigned c = 0; c < SIZE_CLASS_MAX_COUNT; c++) {
