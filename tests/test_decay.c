@@ -5,6 +5,7 @@
  * set a limit that no run reaches.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -51,6 +52,13 @@ static size_t tick_until_empty(larder_t *ticked, const larder_t *observed)
     return given_back;
 }
 
+/* That larder reckons with: another than the system's where the build is told so. */
+static uint64_t page_size(void)
+{
+    const char *forced = getenv("LARDER_TEST_PAGE_SIZE");
+    return forced != NULL ? strtoull(forced, NULL, 10) : (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
 START_TEST(memory_idle_for_longer_than_the_decay_is_given_back_by_ticks)
 {
     larder_config_t config;
@@ -68,7 +76,7 @@ START_TEST(memory_idle_for_longer_than_the_decay_is_given_back_by_ticks)
     given_back = tick_until_empty(larder, larder);
     ck_assert_uint_eq(stats_of(larder).cached_bytes, 0);
     /* a page that is cached in part goes back whole, in either of two heaps */
-    ck_assert_uint_le(given_back, cached + 2 * (uint64_t)sysconf(_SC_PAGESIZE));
+    ck_assert_uint_le(given_back, cached + 2 * page_size());
     ck_assert_uint_le(given_back, stats_of(larder).given_back_bytes);
     if (cached > 0)
         ck_assert_uint_gt(stats_of(larder).given_back_bytes, 0);
