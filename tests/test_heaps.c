@@ -372,6 +372,8 @@ static void fork_off(void *blocks[2])
 
 START_TEST(a_fork_takes_all_heaps_along)
 {
+    if (emulated_or_note("fork in a process with threads"))
+        return;
     with_two_heaps(fork_off);
     assert_all_is_free();
 }
