@@ -10,13 +10,14 @@
  * on MNASNet: peak RSS over peak live 1.27 with one heap, 1.07 with two.)
  *
  * What is cached outside the heap stays small: a thread holds at most its lease (56 KiB), the depots together
- * DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs and heap.
+ * DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs. Runs without a block in use are spares of their
+ * class until their memory is wanted: before fresh pages are touched for another class, by the budget, a trim, or the decay.
  *
  * The cap (only if the instance has one): leases, full magazines and the heap's free pages are each reserved
  * against cached_total before they come to be. With a cap, spans are whole pages, so that a span can
  * always be discarded completely when nothing may be kept.
  *
- * States: LIVE -> CACHED by plain load and store of the thread that frees. Two threads that free the same block at
+ * States: live to cached by plain load and store of the thread that frees. Two threads that free the same block at
  * the same instant can both succeed; checks=strict uses a compare-and-swap instead. Spans are verified again
  * under the heap's lock, so a double free there is always caught while the block is cached.
  */
