@@ -3,22 +3,35 @@
 
 #include "thread_state.h"
 
+/*
+ * Each hint is for one kind. The record of a region that has gone may have become one of the other kind: left in the wrong hint,
+ * it would send every free there the slow way.
+ */
+static struct region *keep_hint(struct region *region)
+{
+    if (region->heap == &region->instance->small_heap) {
+        thread_state.small_hint = region;
+        if (thread_state.hint == region)
+            thread_state.hint = &no_region;
+    } else {
+        thread_state.hint = region;
+        if (thread_state.small_hint == region)
+            thread_state.small_hint = &no_region;
+    }
+    return region;
+}
+
 static struct region *region_of(uintptr_t address)
 {
     size_t offset;
     if (region_contains(thread_state.hint, address, &offset))
-        return thread_state.hint;
+        return keep_hint(thread_state.hint);
     if (region_contains(thread_state.small_hint, address, &offset))
-        return thread_state.small_hint;
+        return keep_hint(thread_state.small_hint);
     struct region *region = allocation_map_region(address);
     if (region == NULL || !region_contains(region, address, &offset))
         return NULL;
-    if (region->heap != &region->instance->small_heap) {
-        thread_state.hint = region;
-    } else {
-        thread_state.small_hint = region;
-    }
-    return region;
+    return keep_hint(region);
 }
 
 enum lookup_result lookup_address(const void *ptr, struct lookup *found)

@@ -451,12 +451,38 @@ START_TEST(heaps_stay_sound_while_threads_move_between_them)
 }
 END_TEST
 
+/* The region that a thread's hint names has the block. */
+static bool hint_has(struct region *hint, const void *block)
+{
+    size_t offset;
+    return region_contains(hint, (uintptr_t)block, &offset);
+}
+
+START_TEST(hints_stay_apart_when_the_record_of_a_region_changes_its_kind)
+{
+    for (unsigned i = 0; i < 8;
+         i++) { /* records of regions that have gone are used again, last one first */
+        larder_t *other = larder_create("other", NULL);
+        ck_assert_ptr_nonnull(other);
+        size_t first = i % 2 == 0 ? 100 : LARGE, second = i % 2 == 0 ? LARGE : 100;
+        void *one = larder_alloc(other, first), *two = larder_alloc(other, second);
+        larder_free(other, one);
+        larder_free(other, two);
+        void *small = first < second ? one : two, *large = first < second ? two : one;
+        ck_assert(hint_has(thread_state.small_hint, small));
+        ck_assert(hint_has(thread_state.hint, large));
+        ck_assert_uint_eq(larder_destroy(other), 0);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("heaps");
     TCase *claims = add_claims(suite, "heaps");
     tcase_add_checked_fixture(claims, set_up, tear_down);
     tcase_add_test(claims, threads_one_after_another_share_one_heap);
+    tcase_add_test(claims, hints_stay_apart_when_the_record_of_a_region_changes_its_kind);
     tcase_add_test(claims, a_thread_that_is_alone_stays_where_it_is);
     tcase_add_test(claims, meetings_that_are_too_far_apart_are_forgotten);
     tcase_add_test(claims, a_thread_that_waits_to_take_has_met_the_one_that_took_last);
