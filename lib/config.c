@@ -18,6 +18,13 @@ extern char **environ;
 
 enum { DEFAULT_THREAD_CACHED_BYTES = 56 * 1024, DEFAULT_DECAY_MS = 1000, MAX_EDGE = 4096 };
 
+/* A build for looking for bugs looks without being told to, at the price of the hit path. */
+#ifdef LARDER_CHECKS_FULL
+enum { DEFAULT_REDZONE = 32, DEFAULT_FILL = 0xDB };
+#else
+enum { DEFAULT_REDZONE = 0, DEFAULT_FILL = -1 };
+#endif
+
 void larder_config_init(larder_config_t *config)
 {
     *config = (larder_config_t){
@@ -28,7 +35,8 @@ void larder_config_init(larder_config_t *config)
         .max_cached_bytes = LARDER_ADAPTIVE,
         .thread_cached_bytes = DEFAULT_THREAD_CACHED_BYTES,
         .decay_ms = DEFAULT_DECAY_MS,
-        .fill = -1,
+        .redzone = DEFAULT_REDZONE,
+        .fill = DEFAULT_FILL,
         .checks = LARDER_CHECKS_DEFAULT,
     };
 }

@@ -6,6 +6,7 @@
 #include "support.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 extern char **environ;
 
@@ -89,6 +90,13 @@ bool emulated_or_note(const char *left_out)
     return true;
 }
 
+size_t page_size(void)
+{
+    const char *forced = getenv("LARDER_TEST_PAGE_SIZE");
+
+    return forced ? (size_t)strtoul(forced, NULL, 10) : (size_t)sysconf(_SC_PAGESIZE);
+}
+
 /* -- Instances -- */
 
 larder_config_t test_config(larder_policy_t policy, const larder_backend_t *backend)
@@ -115,6 +123,20 @@ larder_t *make_instance(larder_policy_t policy, const larder_backend_t *backend)
 {
     larder_config_t config = test_config(policy, backend);
 
+    return must_create(&config);
+}
+
+void leave_blocks_bare(larder_config_t *config)
+{
+    config->redzone = 0;
+    config->fill = -1;
+}
+
+larder_t *make_bare_instance(larder_policy_t policy, const larder_backend_t *backend)
+{
+    larder_config_t config = test_config(policy, backend);
+
+    leave_blocks_bare(&config);
     return must_create(&config);
 }
 

@@ -62,6 +62,9 @@ unsigned test_seconds(unsigned otherwise);
  */
 bool emulated_or_note(const char *left_out);
 
+/* What the library takes for the size of a page: the machine's, or what it is told for a test. */
+size_t page_size(void);
+
 /* -- Instances --------------------------------------------------------------------------------- */
 
 /* Defaults, with errors recorded and, so that clocks play no part, without decay. */
@@ -71,6 +74,13 @@ larder_t *must_create(const larder_config_t *config);
 
 /* Creates one from test_config(). */
 larder_t *make_instance(larder_policy_t policy, const larder_backend_t *backend);
+
+/*
+ * Without the redzones and the fill that builds with all checks have unasked: for claims about sizes, places, counts, fresh
+ * pages and the hit path, which hold of blocks alone.
+ */
+void leave_blocks_bare(larder_config_t *config);
+larder_t *make_bare_instance(larder_policy_t policy, const larder_backend_t *backend);
 
 /* Destroys it; it must have no live blocks and there must have been no errors. */
 void must_destroy(larder_t *larder);

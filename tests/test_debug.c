@@ -86,6 +86,35 @@ START_TEST(a_byte_written_beside_a_block_is_found_at_its_free)
 END_TEST
 #endif
 
+/* What builds with all checks do unasked, and others do not. */
+START_TEST(a_build_with_all_checks_surrounds_and_fills_blocks_unasked)
+{
+    larder_config_t config;
+    larder_t *larder;
+    unsigned char *block;
+    bool fills = false;
+
+    if (!variant_config(_i, &config))
+        return;
+    larder = must_create(&config);
+#ifdef LARDER_CHECKS_FULL
+    fills = true;
+#if !UNDER_SANITIZER
+    ck_assert_uint_eq(count_found(larder, true, 0), SIZE_COUNT);
+    ck_assert_uint_eq(count_found(larder, false, 31), SIZE_COUNT);
+#endif
+#endif
+    block = larder_alloc(larder, 1000);
+    memset(block, 0x11, 1000);
+    ck_assert(!fills || config.fill == 0xDB);
+    larder_free(larder, block);
+    block = larder_alloc(larder, 1000);
+    ck_assert(all_bytes_are(block, 1000, 0xDB) == fills);
+    larder_free(larder, block);
+    ck_assert_uint_eq(larder_destroy(larder), 0);
+}
+END_TEST
+
 START_TEST(fresh_blocks_are_filled_with_the_byte_asked_for)
 {
     static const int fills[] = {0, 0xCD, 255};
@@ -124,6 +153,8 @@ int main(void)
     tcase_add_loop_test(claims, a_byte_written_beside_a_block_is_found_at_its_free, 0,
                         VARIANT_COUNT);
 #endif
+    tcase_add_loop_test(claims, a_build_with_all_checks_surrounds_and_fills_blocks_unasked, 0,
+                        VARIANT_COUNT);
     tcase_add_loop_test(claims, fresh_blocks_are_filled_with_the_byte_asked_for, 0, VARIANT_COUNT);
     return run_suite(suite);
 }

@@ -6,7 +6,6 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "support.h"
 
@@ -50,13 +49,6 @@ static size_t tick_until_empty(larder_t *ticked, const larder_t *observed)
         given_back += larder_tick(ticked);
     }
     return given_back;
-}
-
-/* That larder reckons with: another than the system's where the build is told so. */
-static uint64_t page_size(void)
-{
-    const char *forced = getenv("LARDER_TEST_PAGE_SIZE");
-    return forced != NULL ? strtoull(forced, NULL, 10) : (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 START_TEST(memory_idle_for_longer_than_the_decay_is_given_back_by_ticks)

@@ -19,8 +19,7 @@ static struct larder *larder;
 
 static void set_up(void)
 {
-    larder_config_t config = test_config(LARDER_POLICY_FIT, larder_backend_mmap());
-    larder = must_create(&config);
+    larder = make_bare_instance(LARDER_POLICY_FIT, larder_backend_mmap());
 }
 
 static void tear_down(void)

@@ -70,7 +70,7 @@ static larder_t *make_loaded(const char *alignment)
     snprintf(plan, sizeof plan, "/tmp/larder-plan-tool-%ld.plan", (long)getpid());
     write_trace();
     ck_assert_int_eq(run_tool(alignment), 0);
-    larder_t *larder = make_instance(LARDER_POLICY_PLANNED, larder_backend_mmap());
+    larder_t *larder = make_bare_instance(LARDER_POLICY_PLANNED, larder_backend_mmap());
     ck_assert_int_eq(larder_plan_load(larder, plan), 1);
     return larder;
 }

@@ -183,7 +183,7 @@ END_TEST
 
 START_TEST(alignments_hold_in_the_plan)
 {
-    larder_t *larder = make_planned();
+    larder_t *larder = make_bare_instance(LARDER_POLICY_PLANNED, larder_backend_mmap());
 
     for (int round = 0; round < 4; round++) {
         void *blocks[6];

@@ -120,7 +120,7 @@ START_TEST(a_use_after_free_is_reported_wherever_the_block_went)
 {
     enum { BLOCKS = 400 };
     static unsigned char *blocks[SIZE_COUNT - 1][BLOCKS];
-    larder_t *larder = make_instance(caching_policies[_i], larder_backend_mmap());
+    larder_t *larder = make_bare_instance(caching_policies[_i], larder_backend_mmap());
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < SIZE_COUNT - 1; i++) {
             for (int j = 0; j < BLOCKS; j++) {
@@ -160,6 +160,7 @@ static unsigned char *infer(larder_t *larder)
 START_TEST(a_use_after_free_is_reported_in_the_arena_of_a_plan)
 {
     larder_config_t config = test_config(LARDER_POLICY_PLANNED, larder_backend_mmap());
+    leave_blocks_bare(&config);
     if (_i == 1)
         config.checks = LARDER_CHECKS_STRICT;
     larder_t *larder = must_create(&config);
@@ -211,14 +212,14 @@ START_TEST(a_backend_gets_memory_back_as_it_gave_it)
     struct counted counted;
     counted_init(&counted, 0);
     for (int i = 0; i < CACHING_POLICY_COUNT; i++) {
-        larder_t *larder = make_instance(caching_policies[i], &counted.backend);
+        larder_t *larder = make_bare_instance(caching_policies[i], &counted.backend);
         for (int j = 0; j < SIZE_COUNT; j++)
             larder_free(larder, larder_alloc(larder, sizes[j]));
         must_destroy(larder);
     }
     assert_all_returned(&counted);
     for (int i = 0; i < 64; i++) { /* mapped where a region was */
-        larder_t *larder = make_instance(LARDER_POLICY_FIT, larder_backend_mmap());
+        larder_t *larder = make_bare_instance(LARDER_POLICY_FIT, larder_backend_mmap());
         unsigned char *block = larder_alloc(larder, sizes[3]);
         memset(block, 1, sizes[3]);
         larder_free(larder, block);

@@ -112,6 +112,7 @@ START_TEST(it_holds_no_more_bytes_than_it_is_told)
     struct counted counted;
     counted_init(&counted, 0);
     larder_config_t config = test_config(LARDER_POLICY_PASSTHROUGH, &counted.backend);
+    leave_blocks_bare(&config);
     config.quarantine_bytes = 10 * SIZE + SIZE / 2;
     larder_t *larder = must_create(&config);
     for (unsigned i = 1; i <= BLOCKS; i++) {

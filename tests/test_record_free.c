@@ -8,7 +8,7 @@
 
 START_TEST(a_recorded_block_is_forgotten_and_may_be_freed_by_its_backend)
 {
-    larder_t *larder = make_instance((larder_policy_t)_i, larder_backend_system());
+    larder_t *larder = make_bare_instance((larder_policy_t)_i, larder_backend_system());
     void *kept = larder_alloc(larder, 1000), *gone = larder_alloc(larder, 1000);
 
     ck_assert_int_eq(larder_record_free(gone), 0);
@@ -62,7 +62,7 @@ static const larder_backend_t one_place = {.struct_size = sizeof one_place,
 
 START_TEST(an_address_that_left_and_came_back_has_its_new_size)
 {
-    larder_t *larder = make_instance(LARDER_POLICY_EXACT, &one_place);
+    larder_t *larder = make_bare_instance(LARDER_POLICY_EXACT, &one_place);
     void *block, *again;
 
     prepare_place();
@@ -85,7 +85,7 @@ END_TEST
 
 START_TEST(a_foreign_block_at_an_address_that_left_is_not_cached_under_the_old_size)
 {
-    larder_t *larder = make_instance(LARDER_POLICY_EXACT, &one_place);
+    larder_t *larder = make_bare_instance(LARDER_POLICY_EXACT, &one_place);
     void *block;
 
     prepare_place();

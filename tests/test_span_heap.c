@@ -60,6 +60,8 @@ static struct larder *instance_with(const struct setting *setting)
     config.max_cached_bytes = setting->max_cached_bytes;
     config.alignment = setting->alignment;
     config.redzone = setting->redzone;
+    if (setting->redzone == 0)
+        leave_blocks_bare(&config); /* the hit path, and loops, in builds with all checks, too */
     config.max_cached_size = setting->max_cached_size;
     config.decay_ms = setting->decay_ms;
     config.checks = setting->checks;

@@ -143,7 +143,7 @@ END_TEST
 
 START_TEST(a_thread_that_repeats_itself_hits_its_own_magazines)
 {
-    larder_t *larder = make_instance(caching_policies[_i], NULL);
+    larder_t *larder = make_bare_instance(caching_policies[_i], NULL);
     larder_stats_t first, last;
 
     larder_free(larder, larder_alloc(larder, 1000));

@@ -18,6 +18,12 @@ START_TEST(the_library_says_the_version_of_its_header)
 }
 END_TEST
 
+#ifdef LARDER_CHECKS_FULL
+enum { REDZONE_UNASKED = 32, FILL_UNASKED = 0xDB };
+#else
+enum { REDZONE_UNASKED = 0, FILL_UNASKED = -1 };
+#endif
+
 START_TEST(init_sets_the_documented_defaults)
 {
     larder_config_t config;
@@ -30,13 +36,13 @@ START_TEST(init_sets_the_documented_defaults)
     ck_assert_uint_eq(config.alignment, 64);
     ck_assert_uint_eq(config.padding_before, 0);
     ck_assert_uint_eq(config.padding_after, 0);
-    ck_assert_uint_eq(config.redzone, 0);
+    ck_assert_uint_eq(config.redzone, REDZONE_UNASKED);
     ck_assert_uint_eq(config.min_cached_size, 0);
     ck_assert_uint_eq(config.max_cached_size, SIZE_MAX);
     ck_assert_uint_eq(config.max_cached_bytes, LARDER_ADAPTIVE);
     ck_assert_uint_eq(config.thread_cached_bytes, 56 * KIB);
     ck_assert_uint_eq(config.decay_ms, 1000);
-    ck_assert_int_eq(config.fill, -1);
+    ck_assert_int_eq(config.fill, FILL_UNASKED);
     ck_assert_uint_eq(config.quarantine_bytes, 0);
     ck_assert_int_eq(config.checks, LARDER_CHECKS_DEFAULT);
     ck_assert(config.error_handler == NULL);

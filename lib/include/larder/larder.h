@@ -180,7 +180,7 @@ typedef struct larder_config {
 
     /*
      * LARDER_REDZONE: bytes before and after each block that larder fills and checks on free, for
-     * debugging; at most 4096, rounded up to the alignment; default 0.
+     * debugging; at most 4096, rounded up to the alignment; default 0, 32 in builds with -Dchecks=full.
      */
     size_t redzone;
 
@@ -205,7 +205,8 @@ typedef struct larder_config {
      */
     uint32_t decay_ms;
 
-    /* LARDER_FILL: byte that fresh and freed blocks are filled with, 0 to 255; default -1: none. */
+    /* LARDER_FILL: byte that fresh and freed blocks are filled with, 0 to 255; default -1: none; 219 in builds with
+     * -Dchecks=full. */
     int fill;
 
     /* LARDER_CHECKS=default|strict */
