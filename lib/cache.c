@@ -424,6 +424,8 @@ static int instance_init(struct larder *instance, const char *name, const larder
                       config->checks == LARDER_CHECKS_DEFAULT && config->quarantine_bytes == 0 &&
                       policy_cuts_regions(config->policy);
     fit_init(instance);
+    atomic_store_explicit(&instance->common_room, config->thread_cached_bytes,
+                          memory_order_relaxed);
     if (config->policy == LARDER_POLICY_EXACT)
         error = exact_init(&instance->exact);
     if (error == 0)

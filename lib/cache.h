@@ -122,6 +122,8 @@ struct larder {
     struct quarantine quarantine;
     struct planned *planned;      /* NULL under other policies */
     _Atomic uint64_t depot_bytes; /* in full magazines */
+    _Atomic size_t
+        common_room; /* of the room that threads may have beyond their own, what is left */
     _Atomic uint64_t
         cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
     _Atomic uint64_t peak_cached_bytes;

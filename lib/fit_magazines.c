@@ -15,6 +15,7 @@ enum {
     DEPOT_SHARE = 64,
     RECLAIM_BASE = 32 * 1024, /* worth reclaiming, and a share of what is in use */
     RECLAIM_SHARE = 16,
+    OWN_SHARE = 32,    /* of what is in use: less than this a thread may keep at a reclaim */
     ALLOT_BYTES = 4096 /* by which an allotment grows where room is free */
 };
 
@@ -24,15 +25,18 @@ enum {
 static void enter_run(struct region *region, const struct run *run)
 {
     uint32_t first = (uint32_t)(run->states - region->runs);
-    for (uint32_t unit = 0; unit < run->length; unit++) {
+    uint32_t word = WORD(WORD_RUN) | (uint32_t)run->size_class << WORD_CLASS_SHIFT | first;
+    uint32_t step = run->block_size,
+             start = 0; /* of the first block that starts in the unit, or after it */
+    uint32_t end = (uint32_t)run->blocks * step; /* of the last block */
+    word_t *words = &region->words[run->start];
+    for (uint32_t unit = 0, index = 0; unit < run->length; unit++) {
         uint32_t offset = unit << UNIT_SHIFT;
-        uint32_t index = (offset + run->block_size - 1) / run->block_size;
-        if (index >= run->blocks || index * run->block_size >= offset + UNIT)
-            index = offset / run->block_size; /* none starts here */
-        uint32_t word = 0;
-        if (index < run->blocks)
-            word = WORD(WORD_RUN) | (uint32_t)run->size_class << WORD_CLASS_SHIFT | (first + index);
-        word_store(&region->words[run->start + unit], word);
+        for (; start < offset; start += step)
+            index++;
+        /* none starts here, or none any more: the one before covers it */
+        bool covered = start >= offset + UNIT || index >= run->blocks;
+        word_store(&words[unit], offset < end ? word + index - covered : 0);
     }
 }
 
@@ -322,20 +326,43 @@ static bool load_from_depot(struct larder *instance, struct thread_cache *cache,
 
 /* ---- runs again: what the thread takes from them ---- */
 
-/* Gives up what is cached in this thread, the depots and spare runs, if that is so much that fresh pages may be saved. */
-static bool reclaim(struct larder *instance, struct thread_cache *cache, unsigned c)
+/* Bytes of the blocks in the thread's own magazines. */
+static uint64_t own_cached_bytes(const struct thread_cache *cache)
 {
-    if (instance->capped ||
-        span_heap_has_touched(&instance->small_heap, instance->depots[c].run_units))
-        return false;
-    uint64_t cached = fit_spare_bytes(instance) + thread_cache_bytes(cache) +
+    uint64_t bytes = 0;
+    for (uint64_t bins = cache->allotted_bins; bins != 0; bins &= bins - 1) {
+        const struct bin *bin = &cache->bins[__builtin_ctzll(bins)];
+        bytes += (uint64_t)bin_count(bin) * bin->bytes;
+    }
+    return bytes;
+}
+
+/*
+ * Gives up what is cached in the depots and spare runs, and in this thread, if that is so much that fresh pages may be saved. The
+ * thread's magazines only if they hold much, too, or nothing else helps: what is in them it is most likely to want again.
+ */
+static void reclaim(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    struct span_heap *heap = &instance->small_heap;
+    uint32_t units = instance->depots[c].run_units;
+    if (instance->capped || span_heap_has_touched(heap, units))
+        return;
+    uint64_t shared = fit_spare_bytes(instance) +
                       atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed);
-    uint64_t least = span_heap_used_bytes(&instance->small_heap) / RECLAIM_SHARE;
-    if (cached < (least > RECLAIM_BASE ? least : RECLAIM_BASE))
-        return false;
-    fit_flush(instance, cache);
-    fit_drain_depots(instance);
-    return true;
+    uint64_t least = span_heap_used_bytes(heap) / RECLAIM_SHARE;
+    uint64_t own = own_cached_bytes(cache);
+    if (shared + own < (least > RECLAIM_BASE ? least : RECLAIM_BASE))
+        return;
+    if (shared != 0)
+        fit_drain_depots(instance);
+    if (own < span_heap_used_bytes(heap) / OWN_SHARE && span_heap_has_touched(heap, units))
+        return;
+    for (uint64_t bins = cache->allotted_bins; bins != 0; bins &= bins - 1) {
+        unsigned each = (unsigned)__builtin_ctzll(bins);
+        drain_bin(instance, cache, each);
+        shrink_allotment(cache, each);
+    }
+    fit_release_spares(instance);
 }
 
 /* Up to `wanted` blocks from runs into the loaded magazine, which is empty; makes a run if none has free ones. */
@@ -463,8 +490,11 @@ static void drain_depot(struct larder *instance, unsigned c, uint32_t count)
 
 void fit_drain_depots(struct larder *instance)
 {
-    for (unsigned c = 0; c < instance->class_count; c++)
-        drain_depot(instance, c, UINT32_MAX);
+    for (unsigned c = 0; c < instance->class_count; c++) {
+        /* relaxed: a look without the lock; what comes meanwhile may stay */
+        if (atomic_load_explicit(&instance->depots[c].full, memory_order_relaxed) != NULL)
+            drain_depot(instance, c, UINT32_MAX);
+    }
     fit_release_spares(instance);
 }
 

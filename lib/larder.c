@@ -196,7 +196,8 @@ static __attribute__((noinline)) void *alloc_large(struct larder *larder,
     return take_large(larder, cache, size, &written);
 }
 
-void *larder_alloc(larder_t *larder, size_t size)
+/* Inlined where it is called: a call of larder_alloc() from here would go through the procedure linkage table. */
+static inline __attribute__((always_inline)) void *alloc_hit(struct larder *larder, size_t size)
 {
     struct thread_cache *cache = thread_state.direct[larder->slot];
     /* relaxed: whoever asks for a flush may be seen late */
@@ -212,14 +213,20 @@ void *larder_alloc(larder_t *larder, size_t size)
     return alloc_large(larder, cache, size);
 }
 
+void *larder_alloc(larder_t *larder, size_t size)
+{
+    return alloc_hit(larder, size);
+}
+
 void *larder_alloc_aligned(larder_t *larder, size_t alignment, size_t size)
 {
-    if (unlikely(alignment == 0 || (alignment & (alignment - 1)) != 0)) {
+    if (likely(alignment <= larder->config.alignment && alignment != 0 &&
+               (alignment & (alignment - 1)) == 0))
+        return alloc_hit(larder, size);
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
         errno = EINVAL;
         return NULL;
     }
-    if (alignment <= larder->config.alignment)
-        return larder_alloc(larder, size);
     return alloc_slow(larder, size, alignment);
 }
 
@@ -234,7 +241,7 @@ void *larder_calloc(larder_t *larder, size_t count, size_t size)
     size_t written = bytes;
     struct thread_cache *cache = thread_state.direct[larder->slot];
     void *ptr = bytes > larder->class_limit ? take_large(larder, cache, bytes, &written)
-                                            : larder_alloc(larder, bytes);
+                                            : alloc_hit(larder, bytes);
     if (ptr != NULL)
         memset(ptr, 0, written);
     return ptr;

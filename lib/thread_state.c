@@ -23,6 +23,8 @@
 #include "meta.h"
 #include "planned.h"
 
+enum { BORROW_STEP = 8 * 1024 };
+
 struct thread_cache no_thread_cache;
 struct region no_region = {.base = UINTPTR_MAX};
 
@@ -314,18 +316,59 @@ uint64_t thread_cache_blocks(const struct thread_cache *cache)
     return blocks;
 }
 
+/* `bytes` for the lease from the instance's cap. */
+static bool lease_under_cap(struct larder *instance, struct thread_cache *cache, size_t bytes)
+{
+    size_t bound = instance->config.thread_cached_bytes;
+    if (cache->lease + bytes > bound || !cache_reserve(instance, bytes))
+        return false;
+    cache->lease += bytes;
+    return true;
+}
+
+/* At least `bytes` for the lease from the common room; how many. 0: there are not so many. */
+static size_t borrow(struct larder *instance, struct thread_cache *cache, size_t bytes)
+{
+    size_t left = atomic_load_explicit(&instance->common_room, memory_order_relaxed), taken;
+    do {
+        if (left < bytes || cache->exact != NULL)
+            return 0;
+        taken = bytes > BORROW_STEP ? bytes : left < BORROW_STEP ? left : BORROW_STEP;
+    } while (!atomic_compare_exchange_weak_explicit(&instance->common_room, &left, left - taken,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    cache->lease += taken;
+    return taken;
+}
+
+/* The lease as it is at first. Nothing may be in the cache. */
+static void end_lease(struct larder *instance, struct thread_cache *cache)
+{
+    size_t lease = cache->lease, own = instance->capped ? 0 : instance->config.thread_cached_bytes;
+    if (instance->capped) {
+        cache_unreserve(instance, lease);
+    } else if (lease > own) {
+        atomic_fetch_add_explicit(&instance->common_room, lease - own, memory_order_relaxed);
+    } else {
+        return;
+    }
+    cache->lease = own;
+    atomic_store_explicit(&cache->room, own, memory_order_relaxed);
+}
+
 bool thread_cache_take(struct thread_cache *cache, size_t bytes)
 {
     size_t room = thread_cache_room(cache);
     if (room < bytes) {
         struct larder *instance = instance_of(cache);
-        if (!instance->capped || cache->shared)
+        if (cache->shared)
             return false;
-        size_t bound = instance->config.thread_cached_bytes;
-        if (cache->lease + bytes > bound || !cache_reserve(instance, bytes))
+        if (!instance->capped) {
+            room += borrow(instance, cache, bytes - room);
+        } else if (lease_under_cap(instance, cache, bytes)) {
+            room += bytes;
+        }
+        if (room < bytes)
             return false;
-        cache->lease += bytes;
-        room += bytes;
     }
     atomic_store_explicit(&cache->room, room - bytes, memory_order_relaxed);
     return true;
@@ -338,11 +381,7 @@ void thread_cache_flush(struct larder *instance, struct thread_cache *cache)
     } else {
         fit_flush(instance, cache);
     }
-    if (instance->capped) {
-        cache_unreserve(instance, cache->lease);
-        cache->lease = 0;
-        atomic_store_explicit(&cache->room, 0, memory_order_relaxed);
-    }
+    end_lease(instance, cache);
 }
 
 void thread_state_flush(struct larder *instance)
@@ -403,6 +442,9 @@ void thread_caches_fork_child(struct larder *instance)
      * linked for their counters; only the own cache goes on. */
     for (uint32_t i = 1; i < heaps_count(instance); i++)
         heaps_at(instance, i)->users = 0;
+    size_t own = instance->config.thread_cached_bytes, lease = mine != NULL ? mine->lease : 0;
+    atomic_store_explicit(&instance->common_room, own - (lease > own ? lease - own : 0),
+                          memory_order_relaxed);
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
         heaps_join(cache, cache == mine ? cache->heap : &instance->heap);
         if (cache == mine)

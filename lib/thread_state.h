@@ -81,7 +81,7 @@ static inline struct thread_cache *thread_cache_of(struct larder *instance)
 uint64_t thread_cache_bytes(const struct thread_cache *cache);
 uint64_t thread_cache_blocks(const struct thread_cache *cache); /* magazines only */
 
-/* Takes `bytes` of the thread's room for cached blocks; false if it must make room first. */
+/* Takes `bytes` of the thread's room for cached blocks, or of the common room; false if it must make room first. */
 bool thread_cache_take(struct thread_cache *cache, size_t bytes);
 
 /* Gives room back. */

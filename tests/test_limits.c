@@ -212,7 +212,7 @@ START_TEST(fit_does_not_cache_sizes_above_the_maximum)
 }
 END_TEST
 
-START_TEST(a_threads_magazines_stay_within_their_bytes)
+START_TEST(a_threads_magazines_stay_within_their_bytes_and_the_common_room)
 {
     static const size_t limits[] = {0, 4096, 65536};
 
@@ -224,10 +224,61 @@ START_TEST(a_threads_magazines_stay_within_their_bytes)
         larder = must_create(&config);
         for (size_t size = 8; size <= MIB; size *= 2) {
             allocate_and_free_each(larder, 100, size);
-            ck_assert_uint_le(stats_of(larder).thread_cached_bytes, limits[k]);
+            ck_assert_uint_le(stats_of(larder).thread_cached_bytes, 2 * limits[k]);
         }
         must_destroy(larder);
     }
+}
+END_TEST
+
+#define OWN (32 * KIB)
+
+/* Leaves as much in the calling thread's magazines as they take; how much that is, of all threads. */
+static uint64_t fill_magazines(larder_t *larder)
+{
+    void *blocks[128];
+
+    for (unsigned i = 0; i < 128; i++)
+        expect((blocks[i] = larder_alloc(larder, i < 64 ? 1024 : 2048)) != NULL);
+    for (unsigned i = 0; i < 128; i++)
+        larder_free(larder, blocks[i]);
+    return stats_of(larder).thread_cached_bytes;
+}
+
+struct second_thread {
+    larder_t *larder;
+    uint64_t with_first;
+};
+
+static void *fill_as_well(void *argument)
+{
+    struct second_thread *second = argument;
+
+    second->with_first = fill_magazines(second->larder);
+    return NULL;
+}
+
+START_TEST(threads_hold_together_at_most_one_threads_bytes_beyond_their_own)
+{
+    larder_config_t config = test_config(LARDER_POLICY_FIT, NULL);
+    struct second_thread second;
+    pthread_t thread;
+    uint64_t first;
+
+    config.thread_cached_bytes = OWN;
+    second.larder = must_create(&config);
+    for (unsigned round = 0; round < 3; round++) { /* what was lent comes back each time */
+        first = fill_magazines(second.larder);
+        ck_assert_uint_gt(first, OWN);
+        ck_assert_uint_le(first, 2 * OWN);
+        ck_assert_int_eq(pthread_create(&thread, NULL, fill_as_well, &second), 0);
+        pthread_join(thread, NULL);
+        ck_assert_uint_gt(second.with_first, first);
+        ck_assert_uint_le(second.with_first, 3 * OWN);
+        larder_flush_thread(second.larder);
+        ck_assert_uint_eq(stats_of(second.larder).thread_cached_bytes, 0);
+    }
+    must_destroy(second.larder);
 }
 END_TEST
 
@@ -316,8 +367,9 @@ int main(void)
                         CACHING_POLICY_COUNT);
     tcase_add_test(sizes, sizes_outside_of_the_bounds_go_straight_to_the_backend);
     tcase_add_test(sizes, fit_does_not_cache_sizes_above_the_maximum);
-    tcase_add_loop_test(sizes, a_threads_magazines_stay_within_their_bytes, 0,
+    tcase_add_loop_test(sizes, a_threads_magazines_stay_within_their_bytes_and_the_common_room, 0,
                         CACHING_POLICY_COUNT);
+    tcase_add_test(sizes, threads_hold_together_at_most_one_threads_bytes_beyond_their_own);
     tcase_add_loop_test(request, free_cached_gives_everything_back_but_live_blocks, 0,
                         VARIANT_COUNT);
     tcase_add_loop_test(request, a_trim_leaves_at_most_what_it_was_asked_to_leave, 0,

@@ -196,7 +196,8 @@ typedef struct larder_config {
      */
     size_t max_cached_bytes;
 
-    /* LARDER_THREAD_CACHED_BYTES: what one thread's magazines may hold; default 56 KiB. */
+    /* LARDER_THREAD_CACHED_BYTES: what each thread's magazines may hold; default 56 KiB. Without a hard cap the threads of an
+     * instance may hold as much again in common, whoever needs it first. */
     size_t thread_cached_bytes;
 
     /*
