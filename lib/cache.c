@@ -597,8 +597,10 @@ void cache_fork_child(void)
         for (struct region *r = l->small_heap.regions; r != NULL; r = r->next) {
             spinlock_reset(&r->runs_lock);
         }
-        for (uint32_t i = 0; i < heaps_count(l); i++)
+        for (uint32_t i = 0; i < heaps_count(l); i++) {
             heap_lock_reset(&heaps_at(l, i)->lock);
+            span_remote_fork_child(&heaps_at(l, i)->remote);
+        }
         exact_fork_child(&l->exact);
         spinlock_reset(&l->quarantine.lock);
         for (unsigned c = 0; c < l->class_count; c++)

@@ -15,24 +15,22 @@ static void revoke(heap_lock_t *lock, heap_lock_user_t *owner)
         }
     }
     lock->revocations++;
+}
+
+static void double_streak(heap_lock_t *lock)
+{
     lock->streak_needed = lock->streak_needed < HEAP_LOCK_LAST_STREAK ? lock->streak_needed * 2
                                                                       : HEAP_LOCK_LAST_STREAK;
 }
 
-__attribute__((noinline)) unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self)
+/* One more entry of `self`, which may earn it the bias. */
+static void count_entry(heap_lock_t *lock, heap_lock_user_t *self)
 {
-    enum spinlock_wait waited = spinlock_lock_telling(&lock->spin);
-    unsigned met = waited == SPINLOCK_PARKED ? HEAP_LOCK_LONG : waited == SPINLOCK_SPUN;
-    heap_lock_user_t *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
-    if (owner != NULL && owner != self) {
-        revoke(lock, owner);
-        met = HEAP_LOCK_LONG;
-    }
-    lock->by_bias = NULL;
+    lock->passes = 0;
     if (self == NULL || self != lock->last) {
         lock->last = self;
         lock->streak = 0;
-        return met;
+        return;
     }
     if (lock->streak_needed == 0)
         lock->streak_needed = HEAP_LOCK_FIRST_STREAK;
@@ -41,7 +39,54 @@ __attribute__((noinline)) unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_
         /* relaxed: only this thread may take it for granted */
         atomic_store_explicit(&lock->owner, self, memory_order_relaxed);
     }
-    return met;
+}
+
+/* Takes the spinlock, and the bias from another than `self`, who is returned. */
+static heap_lock_user_t *take_over(heap_lock_t *lock, const heap_lock_user_t *self,
+                                   enum spinlock_wait *waited)
+{
+    *waited = spinlock_lock_telling(&lock->spin);
+    heap_lock_user_t *owner = atomic_load_explicit(&lock->owner, memory_order_relaxed);
+    bool anothers = owner != NULL && owner != self;
+    if (anothers)
+        revoke(lock, owner);
+    lock->by_bias = NULL;
+    return anothers ? owner : NULL;
+}
+
+__attribute__((noinline)) unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self)
+{
+    enum spinlock_wait waited;
+    bool taken_over = take_over(lock, self, &waited) != NULL;
+    if (taken_over)
+        double_streak(lock);
+    count_entry(lock, self);
+    if (taken_over || waited == SPINLOCK_PARKED)
+        return HEAP_LOCK_LONG;
+    return waited == SPINLOCK_SPUN;
+}
+
+void heap_lock_enter_passing(heap_lock_t *lock, heap_lock_user_t *self)
+{
+    enum spinlock_wait waited;
+    lock->lent = take_over(lock, self, &waited);
+    if (self != lock->last && ++lock->passes < HEAP_LOCK_FIRST_STREAK)
+        return;
+    heap_lock_forfeit(lock);
+    count_entry(lock, self);
+}
+
+void heap_lock_enter_visiting(heap_lock_t *lock, heap_lock_user_t *self)
+{
+    enum spinlock_wait waited;
+    lock->lent = take_over(lock, self, &waited);
+}
+
+void heap_lock_forfeit(heap_lock_t *lock)
+{
+    if (lock->lent != NULL)
+        double_streak(lock);
+    lock->lent = NULL;
 }
 
 void heap_lock_disown(heap_lock_t *lock, const heap_lock_user_t *self)
@@ -62,4 +107,5 @@ void heap_lock_reset(heap_lock_t *lock)
     spinlock_reset(&lock->spin);
     atomic_store_explicit(&lock->owner, NULL, memory_order_relaxed);
     lock->last = NULL;
+    lock->lent = NULL;
 }

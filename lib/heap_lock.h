@@ -17,8 +17,11 @@
  * uses heap_lock_enter_slow(). A visitor looks at the owner's busy with the spinlock held, which heap_lock_disown() takes, so it is
  * there as long as anybody looks.
  *
+ * Who looks after the heap now and then (statistics, decay, the budget of memory) gives the bias back where he leaves: `lent`. And one that
+ * finds no bias and does not come often (a thread that frees what another takes) breaks no streak: heap_lock_enter_passing().
+ *
  * Invariant: inside is whoever holds the spinlock with owner = NULL or owner = itself, or is the owner and busy;
- * owner changes only under the spinlock. What one holder wrote the next one sees through the release and acquire of the
+ * owner changes only under the spinlock (a visitor that gives the bias back has done all else). What one holder wrote the next one sees through the release and acquire of the
  * spinlock word, or of busy.
  *
  * Where there is no such barrier the lock is never biased.
@@ -40,11 +43,15 @@ typedef struct heap_lock_user {
 } heap_lock_user_t;
 
 typedef struct heap_lock {
-    _Atomic(heap_lock_user_t *) owner; /* to whom the lock is biased; written under spin */
-    spinlock_t spin;
+    /* to whom the lock is biased; written under spin. On a line of its own: the owner reads it with each call, and others, whether
+     * there is one */
+    _Alignas(64) _Atomic(heap_lock_user_t *) owner;
+    _Alignas(64) spinlock_t spin;
     /* guarded by the lock */
     const heap_lock_user_t *last;
+    heap_lock_user_t *lent;         /* gets the bias back when the present holder leaves */
     uint32_t streak, streak_needed; /* 0: HEAP_LOCK_FIRST_STREAK */
+    uint32_t passes;                /* by heap_lock_enter_passing() since `last` came last */
     heap_lock_user_t *by_bias;      /* the present holder if it entered by its bias, else NULL */
     uint64_t revocations;
 } heap_lock_t;
@@ -52,6 +59,25 @@ typedef struct heap_lock {
 /* For everyone but the owner. `self` may be NULL: never to be biased to.
  * Another thread was in the way: HEAP_LOCK_LONG if it cost a system call, 1 if less, 0 if not. */
 unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_lock_user_t *self);
+
+/*
+ * The same for a thread that only puts: it neither breaks the streak of another nor keeps its bias, unless it comes more often than that one. (It may
+ * have waited for the one who earned the bias meanwhile.)
+ */
+void heap_lock_enter_passing(heap_lock_t *lock, heap_lock_user_t *self);
+
+/* For visitors: an owner has its bias back after heap_lock_leave(), unless heap_lock_forfeit(), by the visitor, says no. */
+void heap_lock_enter_visiting(heap_lock_t *lock, heap_lock_user_t *self);
+void heap_lock_forfeit(heap_lock_t *lock);
+
+/* True if another thread than `self` has the bias. */
+static inline bool heap_lock_is_anothers(const heap_lock_t *lock, const heap_lock_user_t *self)
+{
+    /* relaxed: a hint */
+    const heap_lock_user_t *owner =
+        atomic_load_explicit(&((heap_lock_t *)(uintptr_t)lock)->owner, memory_order_relaxed);
+    return owner != NULL && owner != self;
+}
 
 /* For the owner; false if `self` is not. */
 static inline bool heap_lock_enter_biased(heap_lock_t *lock, heap_lock_user_t *self)
@@ -93,9 +119,15 @@ static inline void heap_lock_leave(heap_lock_t *lock)
     heap_lock_user_t *by_bias = lock->by_bias;
     if (__builtin_expect(by_bias != NULL, 1)) {
         heap_lock_leave_biased(lock, by_bias);
-    } else {
-        spinlock_unlock(&lock->spin);
+        return;
     }
+    if (__builtin_expect(lock->lent != NULL, 0)) {
+        heap_lock_user_t *lent = lock->lent;
+        lock->lent = NULL;
+        /* release: pairs with the acquire in heap_lock_enter_biased() */
+        atomic_store_explicit(&lock->owner, lent, memory_order_release);
+    }
+    spinlock_unlock(&lock->spin);
 }
 
 /* A thread that ends must not stay the owner; nobody looks at *self afterwards. */

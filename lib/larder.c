@@ -396,17 +396,21 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
     size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
     struct span_heap *heap = region->heap;
     poison_cached(region_address(region, start), (size_t)units << UNIT_SHIFT);
+    enum span_put put = SPAN_PUT_DONE;
     if (unlikely(!span_heap_put_expected(heap, &thread_state.lock_user, region, start, units, value,
-                                         size) &&
-                 !span_heap_put(heap, region, start, units, value, -(int64_t)size))) {
-        free_slow(larder, ptr);
-        return;
+                                         size))) {
+        put = span_heap_put_plain(heap, region, start, units, value, size);
+        if (unlikely(put == SPAN_PUT_LOST)) {
+            free_slow(larder, ptr);
+            return;
+        }
     }
     count_own(&cache->counters.span_frees, 1);
     count_own(&cache->counters.span_freed_bytes, size);
     if (unlikely(++cache->puts % TICK_EVERY == 0))
         cache_tick_if_due(region->instance, os_now_ms());
-    if (unlikely(span_heap_is_due(heap)))
+    /* what is noted is the owner's business; not to look spares it a cache line */
+    if (likely(put == SPAN_PUT_DONE) && unlikely(span_heap_is_due(heap)))
         cache_attend(heap);
 }
 

@@ -179,8 +179,15 @@ static inline struct span *free_after(const struct region *region, uint32_t end)
 
 /* ---- shared functions ---- */
 
-/* Takes the lock. */
+/* Takes the lock as one who looks after the heap, and puts what has been noted (span_remote.h). */
 void span_heap_enter(struct span_heap *heap);
+
+/* Puts what has been noted; false: nothing. */
+bool span_heap_drain(struct span_heap *heap);
+
+/* Puts a span, the word of which has been checked. */
+void span_heap_put_locked(struct span_heap *heap, struct region *region, uint32_t start,
+                          uint32_t length, int64_t live_delta);
 
 /* Takes it and settles a frozen heap: for everything but takes and puts. */
 void span_heap_enter_settled(struct span_heap *heap);

@@ -66,9 +66,16 @@ uint64_t span_heap_held_bytes_locked(const struct span_heap *heap)
 void span_heap_enter(struct span_heap *heap)
 {
     /* A thread past its teardown is no owner of anything, so its address does no harm on the short way. */
-    if (!heap_lock_enter_biased(&heap->lock, &thread_state.lock_user)) {
-        heap_lock_enter_slow(&heap->lock, thread_self());
-    }
+    if (!heap_lock_enter_biased(&heap->lock, &thread_state.lock_user))
+        heap_lock_enter_visiting(&heap->lock, thread_self());
+    span_heap_drain(heap);
+}
+
+/* The same to put. */
+static inline void enter_to_put(struct span_heap *heap)
+{
+    if (!heap_lock_enter_biased(&heap->lock, &thread_state.lock_user))
+        heap_lock_enter_passing(&heap->lock, thread_self());
 }
 
 /* The same to take: notes where another thread, that takes too, is in the way. */
@@ -221,6 +228,10 @@ static inline void note_operation(struct span_heap *heap, struct region *region,
     heap->operations++;
     if (heap->loops == NULL)
         return;
+    if (__builtin_expect(span_remote_is_stream(&heap->remote), 0)) {
+        span_loop_pass(heap->loops);
+        return;
+    }
     span_loop_note(heap->loops, region, start, what);
     heap->frozen = heap->loops->mode == LOOP_REPLAYING;
 }
@@ -270,16 +281,35 @@ bool span_heap_has_touched(struct span_heap *heap, uint32_t length)
     return has;
 }
 
+/* Puts what has been noted, by a thread that takes; false: nothing. */
+static bool drain_to_take(struct span_heap *heap)
+{
+    heap->remote.by_owner = true;
+    return span_heap_drain(heap);
+}
+
+void span_heap_drain_before_take(struct span_heap *heap)
+{
+    if (__builtin_expect(!span_remote_is_due(&heap->remote), 1))
+        return;
+    enter_to_take(heap);
+    drain_to_take(heap);
+    heap_lock_leave(&heap->lock);
+}
+
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,
                                  uint32_t word, int64_t live_delta)
 {
     struct taken_span taken;
+    struct span *span;
     enter_to_take(heap);
-    if (heap->frozen && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
-        heap_lock_leave(&heap->lock);
-        return taken;
-    }
-    struct span *span = alignment == 0 ? bins_best(&heap->dirty, length) : NULL;
+    do {
+        if (heap->frozen && take_from_loop(heap, length, alignment, word, live_delta, &taken)) {
+            heap_lock_leave(&heap->lock);
+            return taken;
+        }
+        span = alignment == 0 ? bins_best(&heap->dirty, length) : NULL;
+    } while (__builtin_expect(span == NULL, 0) && drain_to_take(heap));
     if (__builtin_expect(span == NULL, 0))
         return take_slow(heap, length, alignment, word, live_delta);
     struct region *region = span->region;
@@ -346,23 +376,17 @@ void span_heap_insert_coalesced(struct span_heap *heap, struct region *region, u
     }
 }
 
-bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
-                   uint32_t expected, int64_t live_delta)
+void span_heap_put_locked(struct span_heap *heap, struct region *region, uint32_t start,
+                          uint32_t length, int64_t live_delta)
 {
-    span_heap_enter(heap);
     word_t *word = &region->words[start];
-    if (__builtin_expect(word_load(word) != expected, 0)) {
-        heap_lock_leave(&heap->lock);
-        return false;
-    }
     if (heap->frozen) {
         if (region == heap->loops->region && span_loop_put(heap->loops, start, length)) {
             word_store(word, WORD(WORD_LARGE_CACHED) | length);
             if (heap->puts++ % SPAN_HEAP_CLOCK_EVERY == 0)
                 span_heap_look_around(heap);
             span_heap_note_put(heap, length, live_delta);
-            heap_lock_leave(&heap->lock);
-            return true;
+            return;
         }
         span_heap_settle(heap);
     }
@@ -376,15 +400,59 @@ bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start
     span_heap_insert_coalesced(heap, region, start, length, 0);
     span_heap_note_put(heap, length, live_delta);
     note_operation(heap, region, start, length | LOOP_PUT);
+}
+
+bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
+                   uint32_t expected, int64_t live_delta)
+{
+    enter_to_put(heap);
+    bool ours = __builtin_expect(word_load(&region->words[start]) == expected, 1);
+    if (ours)
+        span_heap_put_locked(heap, region, start, length, live_delta);
     heap_lock_leave(&heap->lock);
-    return true;
+    return ours;
+}
+
+/* There are too many notes, and this is a block that waits to be noted: all are put. */
+static void put_with_notes(struct span_heap *heap, struct region *region, uint32_t start,
+                           uint32_t length, size_t size)
+{
+    span_heap_enter(heap);
+    if (!heap->remote.by_owner)
+        heap_lock_forfeit(&heap->lock);
+    heap->remote.by_owner = false;
+    span_heap_put_locked(heap, region, start, length, -(int64_t)size);
+    heap_lock_leave(&heap->lock);
+}
+
+enum span_put span_heap_put_plain(struct span_heap *heap, struct region *region, uint32_t start,
+                                  uint32_t length, uint32_t expected, size_t size)
+{
+    /* relaxed: it does not change while a block of it is in use */
+    if (!heap_lock_is_anothers(&heap->lock, &thread_state.lock_user) ||
+        atomic_load_explicit(&heap->remote.region, memory_order_relaxed) != region) {
+        return span_heap_put(heap, region, start, length, expected, -(int64_t)size) ? SPAN_PUT_DONE
+                                                                                    : SPAN_PUT_LOST;
+    }
+    /* relaxed: the note publishes it */
+    if (!atomic_compare_exchange_strong_explicit(&region->words[start], &expected,
+                                                 WORD_WAITING | length, memory_order_relaxed,
+                                                 memory_order_relaxed)) {
+        return SPAN_PUT_LOST;
+    }
+    if (__builtin_expect(!span_remote_push(&heap->remote, start, size), 0))
+        put_with_notes(heap, region, start, length, size);
+    return SPAN_PUT_NOTED;
 }
 
 void span_heap_tell_live(struct span_heap *heap)
 {
     struct larder *instance = heap->instance;
-    uint64_t rise = (uint64_t)(heap->live_bytes - heap->told_live_bytes);
-    heap->told_live_bytes = heap->live_bytes;
+    int64_t now = heap->live_bytes - (int64_t)span_remote_bytes(&heap->remote);
+    if (now != heap->live_bytes)
+        span_remote_want(&heap->remote);
+    uint64_t rise = (uint64_t)(now - heap->told_live_bytes);
+    heap->told_live_bytes = now;
     /* relaxed: counters */
     uint64_t live =
         atomic_fetch_add_explicit(&instance->live_told, rise, memory_order_relaxed) + rise;
@@ -402,7 +470,7 @@ void span_heap_look_around(struct span_heap *heap)
 
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
 {
-    span_heap_enter(heap);
+    enter_to_put(heap);
     span_heap_note_live_locked(heap, live_delta);
     heap_lock_leave(&heap->lock);
 }
@@ -440,6 +508,9 @@ void span_heap_add_region(struct span_heap *heap, struct region *region)
     region->next = heap->regions;
     if (heap->regions != NULL)
         heap->regions->prev = region;
+    /* relaxed: whoever frees a block of it knows it by the block */
+    if (atomic_load_explicit(&heap->remote.region, memory_order_relaxed) == NULL)
+        atomic_store_explicit(&heap->remote.region, region, memory_order_relaxed);
     heap->regions = region;
     heap->region_count++;
     heap->reserved_bytes += (uint64_t)region->units << UNIT_SHIFT;
@@ -466,6 +537,7 @@ void span_heap_lock_settled(struct span_heap *heap)
 void span_heap_lock_for_fork(struct span_heap *heap)
 {
     heap_lock_enter_slow(&heap->lock, thread_self()); /* by bias it may be inside one only */
+    span_heap_drain(heap);
     span_heap_settle(heap);
 }
 

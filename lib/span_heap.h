@@ -8,6 +8,7 @@
 #include "heap_lock.h"
 #include "region.h"
 #include "span_loop.h"
+#include "span_remote.h"
 
 enum { SPAN_BINS = 384, SPAN_HEAP_CLOCK_EVERY = 8, SPAN_HEAP_TELL_EVERY = 1024 };
 
@@ -44,13 +45,14 @@ struct span_heap {
     int64_t live_bytes, told_live_bytes;
     uint64_t peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes;
-    uint64_t operations;    /* takes and puts that no loop answered */
-    bool new_loops;         /* since the budget last looked */
-    bool purge_waits;       /* for the end of a loop */
-    uint32_t detached;      /* purges under way: free spans are missing */
-    uint32_t touched_pages; /* by loops made ready; the next take tells of them */
-    struct span_bins dirty; /* free spans in which every page has been touched */
-    struct span_bins mixed; /* those with clean pages, searched second */
+    uint64_t operations;       /* takes and puts that no loop answered */
+    bool new_loops;            /* since the budget last looked */
+    bool purge_waits;          /* for the end of a loop */
+    uint32_t detached;         /* purges under way: free spans are missing */
+    uint32_t touched_pages;    /* by loops made ready; the next take tells of them */
+    struct span_bins dirty;    /* free spans in which every page has been touched */
+    struct span_bins mixed;    /* those with clean pages, searched second */
+    struct span_remote remote; /* blocks freed by others while the heap is biased */
 };
 
 /* A span that has been taken out of the heap; two registers wide. */
@@ -126,6 +128,17 @@ bool span_heap_has_touched(struct span_heap *heap, uint32_t length);
  */
 bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
                    uint32_t expected, int64_t live_delta);
+
+/*
+ * The same for a block found live by a thread that has just freed one of this heap: leaves only a note (span_remote.h) where another
+ * thread has the lock's bias. `size` as asked for.
+ */
+enum span_put { SPAN_PUT_LOST, SPAN_PUT_DONE, SPAN_PUT_NOTED };
+enum span_put span_heap_put_plain(struct span_heap *heap, struct region *region, uint32_t start,
+                                  uint32_t length, uint32_t expected, size_t size);
+
+/* Puts what has been noted, if the heap is not used too seldom to care: for a thread about to take. No lock may be held. */
+void span_heap_drain_before_take(struct span_heap *heap);
 
 /*
  * The same in two steps, for a span whose pages are to be discarded in between: claim makes its first word LARGE_CACHED,

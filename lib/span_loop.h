@@ -102,14 +102,21 @@ static inline bool span_loop_put(struct span_loops *loops, uint32_t start, uint3
     return true;
 }
 
+/* Forgets everything, for instance because a region has gone. Recording begins anew. Not while replaying. */
+void span_loop_forget(struct span_loops *loops);
+
+/* While recording: something is done that need not be noted, since no loop goes through it. */
+static inline void span_loop_pass(struct span_loops *loops)
+{
+    if ((loops->count | loops->loops_count) != 0)
+        span_loop_forget(loops);
+}
+
 /* While recording: notes what the heap did. */
 void span_loop_note(struct span_loops *loops, struct region *region, uint32_t start, uint32_t what);
 
 /* The operations done since the heap was frozen, in the current round; the record goes on from there. */
 uint32_t span_loop_unfreeze(struct span_loops *loops, const struct loop_op **ops);
-
-/* Forgets everything, for instance because a region has gone. Recording begins anew. Not while replaying. */
-void span_loop_forget(struct span_loops *loops);
 
 /* Free pages from this unit on have been given back: loops with places there will have to touch them again. Not while replaying. */
 void span_loop_note_discard(struct span_loops *loops, uint32_t unit);

@@ -314,6 +314,8 @@ static struct region *detach_region(struct span_heap *heap, uint32_t now_ms, uin
         region->next->prev = region->prev;
     if (heap->regions == region)
         heap->regions = region->next;
+    if (atomic_load_explicit(&heap->remote.region, memory_order_relaxed) == region)
+        atomic_store_explicit(&heap->remote.region, heap->regions, memory_order_relaxed);
     heap->region_count--;
     heap->reserved_bytes -= (uint64_t)region->units << UNIT_SHIFT;
     heap->given_back_bytes += *bytes;

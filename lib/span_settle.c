@@ -23,10 +23,10 @@ static uint32_t collect_out(const struct span_heap *heap, const struct loop_op *
     for (uint32_t i = 0; i < count; i++) {
         uint32_t start = ops[i].start, length = ops[i].what;
         uint32_t word = word_load(&words[start]);
-        if ((length & LOOP_PUT) != 0 || word_kind(word) != WORD_LARGE_LIVE ||
-            (word & WORD_INDEX_MASK) != length) {
+        bool is_out = (word_kind(word) == WORD_LARGE_LIVE && (word & WORD_INDEX_MASK) == length) ||
+                      word == (WORD_WAITING | length);
+        if ((length & LOOP_PUT) != 0 || !is_out)
             continue;
-        }
         uint32_t at = found;
         while (at > 0 && out[at - 1].start > start)
             at--;
@@ -53,7 +53,9 @@ static void clear_replayed(struct span_heap *heap)
             if ((op->what & LOOP_PUT) != 0)
                 continue;
             pages_note_idle(loops->region, op->start, op->what, heap->now_ms);
-            if (word_kind(word_load(&words[op->start])) == WORD_LARGE_CACHED) {
+            uint32_t word = word_load(&words[op->start]);
+            if (word_kind(word) == WORD_LARGE_CACHED &&
+                word >> WORD_GENERATION_SHIFT != WORD_WAITING >> WORD_GENERATION_SHIFT) {
                 word_store(&words[op->start], 0);
             }
         }

@@ -103,6 +103,46 @@ START_TEST(a_visitor_takes_the_bias_away_and_each_loss_doubles_the_next_streak)
 }
 END_TEST
 
+START_TEST(one_who_looks_after_the_heap_gives_the_bias_back_where_he_leaves)
+{
+    if (!barrier_or_note())
+        return;
+    passes_to_own(&names[0]);
+    for (unsigned i = 0; i < 3; i++) {
+        heap_lock_enter_visiting(&lock, &names[1]);
+        ck_assert_ptr_null(owner());
+        heap_lock_leave(&lock);
+        ck_assert_ptr_eq(owner(), &names[0]);
+        pass(&names[0]);
+    }
+    ck_assert_uint_le(lock.streak_needed, HEAP_LOCK_FIRST_STREAK);
+    heap_lock_enter_visiting(&lock, &names[1]);
+    heap_lock_forfeit(&lock);
+    heap_lock_leave(&lock);
+    ck_assert_ptr_null(owner());
+    ck_assert_uint_eq(lock.streak_needed, 2 * HEAP_LOCK_FIRST_STREAK);
+}
+END_TEST
+
+START_TEST(one_who_passes_by_breaks_no_streak_unless_he_comes_more_often)
+{
+    if (!barrier_or_note())
+        return;
+    for (unsigned i = 0; i <= HEAP_LOCK_FIRST_STREAK; i++) {
+        pass(&names[0]);
+        heap_lock_enter_passing(&lock, &names[1]);
+        heap_lock_leave(&lock);
+    }
+    ck_assert_ptr_eq(owner(), &names[0]);
+    for (unsigned i = 0; i < 3 * HEAP_LOCK_FIRST_STREAK; i++) {
+        heap_lock_enter_passing(&lock, &names[1]);
+        heap_lock_leave(&lock);
+    }
+    ck_assert_ptr_ne(owner(), &names[0]);
+    ck_assert_ptr_eq(lock.last, &names[1]);
+}
+END_TEST
+
 static _Atomic bool visitor_was_inside;
 
 static void visit(void *context, unsigned index)
@@ -264,6 +304,8 @@ int main(void)
     tcase_add_test(claims, threads_that_alternate_are_never_given_the_bias);
     tcase_add_test(claims, a_thread_without_a_name_is_never_given_the_bias);
     tcase_add_test(claims, a_visitor_takes_the_bias_away_and_each_loss_doubles_the_next_streak);
+    tcase_add_test(claims, one_who_looks_after_the_heap_gives_the_bias_back_where_he_leaves);
+    tcase_add_test(claims, one_who_passes_by_breaks_no_streak_unless_he_comes_more_often);
     tcase_add_test(claims, a_visitor_waits_for_the_owner_inside);
     tcase_add_test(claims, disowning_takes_only_the_own_bias);
     tcase_add_test(claims, a_dominating_thread_and_its_visitors_exclude_each_other);

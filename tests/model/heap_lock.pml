@@ -5,6 +5,7 @@
  * Each thread enters by heap_lock_enter(): heap_lock_enter_biased() if it is the owner, else
  * heap_lock_enter_slow(), which takes the spinlock (one step here, see lock.pml), revokes another's bias
  * with os_barrier_everywhere(), waits for the owner's `busy`, and becomes the owner itself after STREAK turns in a row.
+ * Any visitor may be one who gives the bias back when he leaves (heap_lock_enter_visiting(), heap_lock_enter_passing()).
  * A thread ends with heap_lock_disown(), after which nobody may look at its `busy`.
  *
  * Properties: at most one thread is inside; each thread ends; nobody who has ended is the owner, or is looked at.
@@ -21,6 +22,7 @@
  *   WRONG_NO_RECHECK   the owner does not look again after storing busy
  *   WRONG_NO_BUSY      the visitor does not wait for busy
  *   WRONG_ORDER        the barrier comes before the owner is cleared
+ *   WRONG_LEND         a visitor gives the bias back before he has done all else
  *   WRONG_DISOWN       a thread ends without giving the bias up
  *   WRONG_LOOK         a thread that is not the owner any more ends without taking the spinlock
  */
@@ -43,7 +45,7 @@ bit busy[THREADS];
 #define BUSY(t) busy[t]
 #endif
 bit spin;
-byte last = NOBODY, streak;
+byte last = NOBODY, streak, lent = NOBODY;
 bool by_bias;
 byte inside;
 bool ended[THREADS];
@@ -116,16 +118,23 @@ inline revoke() {
 inline enter_slow() {
     lock_spin();
     was = owner;
+    visits = false;
     if
-    :: was != NOBODY && was != _pid -> revoke()
+    :: was != NOBODY && was != _pid ->
+        revoke();
+        if
+        :: visits = true; lent = was
+        :: skip
+        fi
     :: else
     fi;
     atomic {
         was = NOBODY;
         by_bias = false;
         if
-        :: last != _pid -> last = _pid; streak = 0
-        :: else ->
+        :: visits -> skip
+        :: !visits && last != _pid -> last = _pid; streak = 0
+        :: !visits && last == _pid ->
             streak++;
             if
             :: streak >= STREAK -> streak = 0; owner = _pid
@@ -135,9 +144,17 @@ inline enter_slow() {
     }
 }
 
+inline give_back() {
+    if
+    :: !biased && lent != NOBODY ->
+        atomic { drain(_pid); owner = lent; lent = NOBODY } /* release */
+    :: else
+    fi
+}
+
 active[THREADS] proctype thread() {
     byte round, was = NOBODY;
-    bool biased;
+    bool biased, visits;
     do
     :: round < ROUNDS ->
         /* heap_lock_enter() */
@@ -159,6 +176,9 @@ active[THREADS] proctype thread() {
         :: !biased -> enter_slow()
         :: else
         fi;
+#ifdef WRONG_LEND
+        give_back();
+#endif
         inside++;
         assert(inside == 1);
         /* heap_lock_leave(), which believes by_bias */
@@ -166,7 +186,9 @@ active[THREADS] proctype thread() {
         inside--;
         if
         :: by_bias -> store_busy(0)
-        :: else -> atomic { drain(_pid); spin = 0 } /* what was stored before is seen before */
+        :: else ->
+            give_back();
+            atomic { drain(_pid); spin = 0 } /* what was stored before is seen before */
         fi;
         atomic { round++; biased = false }
     :: else -> break
