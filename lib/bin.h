@@ -16,6 +16,8 @@
 
 #include "magazine.h"
 
+enum { BIN_SHIFT = 6 };
+
 struct bin {
     _Alignas(64) _Atomic(struct round *) top;
     _Atomic(struct round *) floor;

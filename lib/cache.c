@@ -414,7 +414,7 @@ static int instance_init(struct larder *instance, const char *name, const larder
     instance->class_count = size_class_of(SIZE_CLASS_LIMIT, instance->class_shift) + 1;
     for (size_t step = 0; step < SIZE_CLASS_STEPS; step++) {
         size_t size = step << SIZE_CLASS_STEP_SHIFT;
-        instance->classes[step] = (uint8_t)size_class_of(size, instance->class_shift);
+        instance->bin_offsets[step] = bin_offset(size_class_of(size, instance->class_shift));
     }
     instance->class_limit = SIZE_CLASS_LIMIT;
     spinlock_set_rank(&instance->lock, RANK_INSTANCE);

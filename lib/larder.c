@@ -204,7 +204,7 @@ static inline __attribute__((always_inline)) void *alloc_hit(struct larder *lard
     if (likely(size <= cache->class_limit &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
         unsigned step = (unsigned)(size + SIZE_CLASS_MIN - 1) >> SIZE_CLASS_STEP_SHIFT;
-        struct bin *bin = &cache->bins[larder->classes[step]];
+        struct bin *bin = bin_at(cache, larder->bin_offsets[step]);
         struct round *top = bin_top(bin);
         if (unlikely(top == bin_floor(bin)))
             return alloc_refilled(larder, cache, bin, size);
@@ -220,8 +220,8 @@ void *larder_alloc(larder_t *larder, size_t size)
 
 void *larder_alloc_aligned(larder_t *larder, size_t alignment, size_t size)
 {
-    if (likely(alignment <= larder->config.alignment && alignment != 0 &&
-               (alignment & (alignment - 1)) == 0))
+    /* 0 - 1 is more than any alignment */
+    if (likely(alignment - 1 < larder->config.alignment && (alignment & (alignment - 1)) == 0))
         return alloc_hit(larder, size);
     if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
         errno = EINVAL;
@@ -451,11 +451,17 @@ void larder_free(larder_t *larder, void *ptr)
     if (likely(unit >= WORD(WORD_RUN) &&
                atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id)) {
         struct block_state *state = region_state(region, unit);
-        struct bin *bin = &cache->bins[word_class(unit)];
-        if (state->address != (uint32_t)address) /* not the first of its unit */
-            state += ((uint32_t)address - state->address) * bin->reciprocal >> 16;
+        struct bin *bin = bin_of_word(cache, unit);
+        uint32_t beyond = (uint32_t)address - state->address;
+        if (beyond != 0) { /* not the first of its unit */
+            state += beyond * bin->reciprocal >> 16;
+            if (unlikely(state->address != (uint32_t)address)) {
+                free_slow(larder, ptr);
+                return;
+            }
+        }
         uint32_t word = word_load(&state->word);
-        if (likely(state_is_live(word) && state->address == (uint32_t)address)) {
+        if (likely(state_is_live(word))) {
             struct round *top = bin_top(bin);
             if (unlikely(top == bin->ceiling)) {
                 free_unloading(region->instance, cache, bin,
