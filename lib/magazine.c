@@ -5,20 +5,23 @@
 
 struct magazine empty_magazine;
 
-/* One pool a capacity: 2, 4, 8, 16, 32 rounds. */
-enum { POOLS = 5 };
+/* One pool a capacity: 4, 8, 16, 32 rounds. */
+enum { POOLS = 4 };
 #define MAGAZINE_BYTES(rounds) (sizeof(struct magazine) + (rounds) * sizeof(struct round))
 #define POOL(rounds)                                                                               \
     {                                                                                              \
         .lock = SPINLOCK_OF(RANK_POOL), .size = MAGAZINE_BYTES(rounds)                             \
     }
 static struct meta_pool pools[POOLS] = {
-    POOL(2), POOL(4), POOL(8), POOL(16), POOL(32),
+    POOL(4),
+    POOL(8),
+    POOL(16),
+    POOL(32),
 };
 
 static struct meta_pool *pool_of(uint32_t capacity)
 {
-    return &pools[__builtin_ctz(capacity) - 1];
+    return &pools[__builtin_ctz(capacity) - 2];
 }
 
 uint32_t magazine_capacity(size_t block_size)
@@ -30,9 +33,7 @@ uint32_t magazine_capacity(size_t block_size)
         return 16;
     if (block_size <= 4096)
         return 8;
-    if (block_size <= 8192)
-        return 4;
-    return 2;
+    return 4; /* up to SIZE_CLASS_LIMIT */
 }
 
 struct magazine *magazine_get(uint32_t capacity)

@@ -192,6 +192,9 @@ struct child_end {
 /* Runs `body` in a forked child and waits for its end; one that hangs is ended after a minute. */
 struct child_end run_in_child(void (*body)(void *context), void *context);
 
+/* What a forked child ends with: as _exit(), but counts what it has reached where that is counted. */
+_Noreturn void end_child(int status);
+
 /* -- Contents and random numbers
  * ---------------------------------------------------------------- */
 

@@ -15,6 +15,14 @@
 #define CHILD_SECONDS 60
 #define EXPECTATION_STATUS 99
 
+#ifdef UNDER_COVERAGE
+void __gcov_dump(void); /* of the compiler's own library, which _exit() goes past */
+#else
+static void __gcov_dump(void)
+{
+}
+#endif
+
 static _Atomic unsigned expectations_failed;
 static _Atomic bool in_forked_child;
 
@@ -24,7 +32,13 @@ void expectation_failed(const char *file, int line, const char *condition)
     if (atomic_fetch_add(&expectations_failed, 1) < 5)
         fprintf(stderr, "%s:%d: does not hold: %s\n", file, line, condition);
     if (atomic_load(&in_forked_child))
-        _exit(EXPECTATION_STATUS);
+        end_child(EXPECTATION_STATUS);
+}
+
+void end_child(int status)
+{
+    __gcov_dump();
+    _exit(status);
 }
 
 void assert_expectations(void)
@@ -110,7 +124,7 @@ static void child_main(void (*body)(void *context), void *context, int output)
     alarm(CHILD_SECONDS);
     atomic_store(&in_forked_child, true);
     body(context);
-    _exit(0);
+    end_child(0);
 }
 
 struct child_end run_in_child(void (*body)(void *context), void *context)

@@ -8,7 +8,46 @@
  */
 #include "support.h"
 
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "allocation_map.h"
+#include "granules.h"
+#include "meta.h"
+#include "witness.h"
+
+/* -- The system, which may have nothing left -- */
+
+static uint64_t pages_left = UINT64_MAX; /* calls of mmap that still succeed */
+
+void *mmap(void *hint, size_t size, int protection, int flags, int file, off_t offset)
+{
+    if (file == -1 && pages_left == 0) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    pages_left -= file == -1;
+#ifdef SYS_mmap2
+    return (void *)syscall(SYS_mmap2, hint, size, protection, flags, file, (long)(offset / 4096));
+#else
+    return (void *)syscall(SYS_mmap, hint, size, protection, flags, file, offset);
+#endif
+}
+
+/* Nothing is left, larder's own records included. */
+static void exhaust_memory(void)
+{
+    pages_left = 0;
+    while (meta_alloc(64) != NULL)
+        ;
+}
+
+static void refill_memory(void)
+{
+    pages_left = UINT64_MAX;
+}
 
 enum { KEY_STEP = 16, KEYS = 3000, STAYING = 500, CHURNED = 400, GROWING = 6000 };
 
@@ -173,6 +212,145 @@ START_TEST(removing_what_is_not_there_changes_nothing)
 }
 END_TEST
 
+/* -- How many shards -- */
+
+/* In a process of its own: the table's bytes, as many as shards while nothing is in it. */
+static void tell_table_bytes(void *value)
+{
+    if (value != NULL)
+        expect(setenv("LARDER_MAP_SHARDS", value, 1) == 0);
+    expect(counts().table_bytes == 0); /* and may be asked before there is any */
+    expect(allocation_map_prepare() == 0);
+    fprintf(stderr, "%llu", (unsigned long long)counts().table_bytes);
+}
+
+static uint64_t table_bytes_with(const char *value)
+{
+    char copy[16];
+    struct child_end end;
+
+    snprintf(copy, sizeof copy, "%s", value != NULL ? value : "");
+    end = run_in_child(tell_table_bytes, value != NULL ? copy : NULL);
+    ck_assert_msg(end.signal == 0 && end.status == 0, "%s", end.output);
+    return strtoull(end.output, NULL, 10);
+}
+
+START_TEST(the_environment_chooses_the_number_of_shards_unless_it_is_none)
+{
+    static const struct {
+        const char *value;
+        unsigned shards;
+    } choices[] = {
+        {NULL, 64}, {"2", 2},     {"64", 64}, {"1024", 1024}, {"", 64},   {"0", 64},
+        {"3", 64},  {"2048", 64}, {"-1", 64}, {"8x", 64},     {"x8", 64},
+    };
+    uint64_t one = table_bytes_with("1");
+
+    ck_assert_uint_gt(one, 0);
+    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+        ck_assert_msg(table_bytes_with(choices[i].value) == choices[i].shards * one, "%s",
+                      choices[i].value);
+}
+END_TEST
+
+/* -- When memory runs out -- */
+
+START_TEST(a_map_that_could_not_be_prepared_can_be_later)
+{
+    exhaust_memory();
+    ck_assert_int_eq(allocation_map_prepare(), -ENOMEM);
+    refill_memory();
+    ck_assert_int_eq(allocation_map_set_shards(2), 0); /* none has been fixed */
+    ck_assert_int_eq(allocation_map_prepare(), 0);
+    ck_assert_int_eq(allocation_map_insert_block(value_of(key_of(0, 0), 1), key_of(0, 0)), 0);
+}
+END_TEST
+
+START_TEST(a_block_that_finds_no_room_leaves_those_before_it)
+{
+    unsigned inserted = 0;
+
+    prepare_map(shard_counts[_i]);
+    exhaust_memory();
+    while (allocation_map_insert_block(value_of(key_of(0, inserted), 1), key_of(0, inserted)) == 0)
+        ck_assert_uint_lt(++inserted, KEYS);
+    ck_assert_uint_eq(counts().entries, inserted);
+    refill_memory();
+    ck_assert_ptr_null(allocation_map_block(key_of(0, inserted)));
+    for (unsigned i = inserted; i < KEYS; i++)
+        ck_assert_int_eq(allocation_map_insert_block(value_of(key_of(0, i), 1), key_of(0, i)), 0);
+    for (unsigned i = 0; i < KEYS; i++)
+        ck_assert_ptr_eq(allocation_map_block(key_of(0, i)), value_of(key_of(0, i), 1));
+}
+END_TEST
+
+/* Whichever of its granules finds no room. */
+START_TEST(a_region_is_entered_whole_or_not_at_all)
+{
+    enum { GRANULES_OF_REGION = 40 };
+    struct region *region = (struct region *)key_of(0, 1);
+    uintptr_t base = 40 * MAP_GRANULE;
+    size_t size = GRANULES_OF_REGION * MAP_GRANULE;
+    unsigned failed = 0;
+
+    prepare_map(1);
+    for (unsigned before = 0; before < 300; before++) {
+        ck_assert_int_eq(
+            allocation_map_insert_block(value_of(key_of(0, before), 1), key_of(0, before)), 0);
+        exhaust_memory();
+        if (allocation_map_insert_region(region, base, size) == 0) {
+            ck_assert_ptr_eq(allocation_map_region(base + size - 1), region);
+            allocation_map_remove_region(base, size);
+        } else {
+            failed++;
+        }
+        for (unsigned i = 0; i < GRANULES_OF_REGION; i++)
+            ck_assert_ptr_null(allocation_map_region(base + i * MAP_GRANULE));
+        ck_assert_uint_eq(counts().entries, before + 1);
+        refill_memory();
+    }
+    ck_assert_uint_ge(failed, GRANULES_OF_REGION); /* each granule's turn has come */
+}
+END_TEST
+
+START_TEST(an_address_beyond_the_table_of_granules_is_refused)
+{
+    uintptr_t beyond = GRANULES << MAP_GRANULE_SHIFT; /* 0 where the table holds every address */
+
+    prepare_map(64);
+    ck_assert_int_eq(granules_enable(), 0);
+    if (beyond == 0)
+        return;
+    ck_assert_int_eq(
+        allocation_map_insert_region((struct region *)key_of(0, 1), beyond, MAP_GRANULE), -ENOMEM);
+    ck_assert_int_eq(allocation_map_insert_block(value_of(key_of(0, 1), 1), beyond), -ENOMEM);
+    ck_assert_ptr_null(allocation_map_region(beyond));
+    ck_assert_ptr_null(allocation_map_block(beyond));
+    ck_assert_uint_eq(counts().entries, 0);
+}
+END_TEST
+
+/* -- Around a fork -- */
+
+START_TEST(a_fork_before_the_first_use_and_after_it_leaves_the_map_usable_on_both_sides)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        uintptr_t key = key_of(0, i);
+
+        witness_look_away(); /* all shards at once: as before every fork */
+        allocation_map_fork_lock();
+        if (_i == 0)
+            allocation_map_fork_unlock();
+        else
+            allocation_map_fork_child();
+        witness_look_again();
+        ck_assert_int_eq(allocation_map_prepare(), 0);
+        ck_assert_int_eq(allocation_map_insert_block(value_of(key, 1), key), 0);
+        ck_assert_uint_eq(counts().entries, i + 1);
+    }
+}
+END_TEST
+
 /* -- Readers against writers -- */
 
 enum { STAYING_AREA, CHURNED_AREA, GROWING_AREA, NEVER_AREA };
@@ -262,6 +440,13 @@ int main(void)
     tcase_add_loop_test(claims, removal_closes_gaps_so_that_churn_makes_no_table_grow, 0,
                         SHARD_COUNTS);
     tcase_add_test(claims, removing_what_is_not_there_changes_nothing);
+    tcase_add_test(claims, the_environment_chooses_the_number_of_shards_unless_it_is_none);
+    tcase_add_test(claims, a_map_that_could_not_be_prepared_can_be_later);
+    tcase_add_loop_test(claims, a_block_that_finds_no_room_leaves_those_before_it, 0, SHARD_COUNTS);
+    tcase_add_test(claims, a_region_is_entered_whole_or_not_at_all);
+    tcase_add_test(claims, an_address_beyond_the_table_of_granules_is_refused);
+    tcase_add_loop_test(
+        claims, a_fork_before_the_first_use_and_after_it_leaves_the_map_usable_on_both_sides, 0, 2);
     tcase_add_loop_test(claims, a_key_that_stays_is_always_found_and_one_that_never_was_never, 0,
                         SHARD_COUNTS);
     return run_suite(suite);

@@ -62,7 +62,7 @@ static void fork_again(larder_t *larder)
         for (size_t size = 1; size <= MIB; size *= 4)
             larder_free(larder, larder_alloc(larder, size));
         larder_tick(NULL);
-        _exit(0);
+        end_child(0);
     }
     expect(waitpid(grandchild, &status, 0) == grandchild && status == 0);
     expect(pattern_holds(block, 3000, 4));

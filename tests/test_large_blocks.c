@@ -250,13 +250,15 @@ START_TEST(a_hundred_idle_threads_hold_at_most_64_kib_each)
 }
 END_TEST
 
-START_TEST(threads_that_inferred_together_hold_their_bound_and_a_mebibyte_after_the_decay)
+/* How many of them infer at once is the machine's affair: what their peak took of larder's own records stays. */
+START_TEST(threads_that_inferred_together_hold_their_bound_a_mebibyte_and_records_after_the_decay)
 {
     static struct parked parked;
     uint64_t bound = MIB + IDLE_THREADS * 64 * KIB;
 
     idlers.larder = make_fit(DECAY_MS);
     park(&parked, IDLE_THREADS, false);
+    bound += stats_of(idlers.larder).peak_held_bytes / 64;
     tick_until_held(idlers.larder, bound);
     ck_assert_uint_le(stats_of(idlers.larder).held_bytes, bound);
     let_go(&parked);
@@ -453,8 +455,9 @@ int main(void)
     tcase_add_test(held, a_thousand_sizes_one_at_a_time_hold_one_and_a_half_of_the_largest);
     tcase_add_test(held, one_mebibyte_live_from_producer_to_consumer_holds_at_most_four);
     tcase_add_test(held, a_hundred_idle_threads_hold_at_most_64_kib_each);
-    tcase_add_test(held,
-                   threads_that_inferred_together_hold_their_bound_and_a_mebibyte_after_the_decay);
+    tcase_add_test(
+        held,
+        threads_that_inferred_together_hold_their_bound_a_mebibyte_and_records_after_the_decay);
     tcase_add_test(held,
                    after_the_last_inference_the_decay_and_a_tick_hold_what_is_live_and_little_more);
     tcase_add_test(choice, live_blocks_keep_their_contents_when_what_lies_between_is_discarded);
