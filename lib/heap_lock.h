@@ -79,8 +79,8 @@ static inline bool heap_lock_is_anothers(const heap_lock_t *lock, const heap_loc
     return owner != NULL && owner != self;
 }
 
-/* For the owner; false if `self` is not. */
-static inline bool heap_lock_enter_biased(heap_lock_t *lock, heap_lock_user_t *self)
+/* For the owner; false if `self` is not. heap_lock_leave_biased() ends it. */
+static inline bool heap_lock_enter_short(heap_lock_t *lock, heap_lock_user_t *self)
 {
     if (__builtin_expect(atomic_load_explicit(&lock->owner, memory_order_relaxed) != self, 0)) {
         return false;
@@ -94,6 +94,14 @@ static inline bool heap_lock_enter_biased(heap_lock_t *lock, heap_lock_user_t *s
         return false;
     }
     witness_take(SPINLOCK_RANK(&lock->spin));
+    return true;
+}
+
+/* The same for heap_lock_leave(). */
+static inline bool heap_lock_enter_biased(heap_lock_t *lock, heap_lock_user_t *self)
+{
+    if (!heap_lock_enter_short(lock, self))
+        return false;
     lock->by_bias = self;
     return true;
 }
@@ -105,7 +113,7 @@ static inline void heap_lock_enter(heap_lock_t *lock, heap_lock_user_t *self)
     heap_lock_enter_slow(lock, self);
 }
 
-/* After heap_lock_enter_biased() has said true. */
+/* After heap_lock_enter_short() or heap_lock_enter_biased() has said true. */
 static inline void heap_lock_leave_biased(heap_lock_t *lock, heap_lock_user_t *self)
 {
     (void)lock; /* but for the witness */

@@ -120,35 +120,51 @@ __attribute__((noinline)) static void *alloc_slow(struct larder *larder, size_t 
     return ptr;
 }
 
-/*
- * Large blocks: straight to the span heap where the thread and instance allow it. *written, which must be `size`, becomes how
- * many bytes from the first on may be other than zero, where that is known.
- */
-static inline __attribute__((always_inline)) void *
-take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_t *written)
+/* True if large blocks of this size go straight to the span heap: the thread and instance allow it. */
+static inline bool takes_spans(const struct larder *larder, struct thread_cache *cache, size_t size)
 {
-    if (likely(size > cache->class_limit && size <= cache->span_limit &&
-               atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id)) {
+    return likely(size > cache->class_limit && size <= cache->span_limit &&
+                  atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id);
+}
+
+/* A span becomes a live block. */
+static inline void *use_span(struct thread_cache *cache, struct region *region, uint32_t start,
+                             uint32_t units, size_t size)
+{
+    count_own(&cache->counters.span_allocations, 1);
+    count_own(&cache->counters.span_allocated_bytes, size);
+    word_store(&region->words[start + 1], (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
+    void *block = region_address(region, start);
+    poison_live(block, (size_t)units << UNIT_SHIFT);
+    return block;
+}
+
+/* Goes on with a span found, or with none, that needs more. */
+static void *take_large_rest(struct larder *larder, struct thread_cache *cache,
+                             struct taken_span taken, size_t size, size_t *written)
+{
+    if (likely(taken.region != NULL && taken.fresh_pages == 0)) {
         uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
-        struct taken_span taken;
-        if (unlikely(!span_heap_take_expected(cache->heap, &thread_state.lock_user, units, size,
-                                              &taken))) {
-            taken = fit_take_plain(cache, units, size);
-        }
-        if (likely(taken.region != NULL && taken.fresh_pages == 0 &&
-                   region_is_committed(taken.region, taken.start + units))) {
-            count_own(&cache->counters.span_allocations, 1);
-            count_own(&cache->counters.span_allocated_bytes, size);
-            word_store(&taken.region->words[taken.start + 1],
-                       (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
-            void *block = region_address(taken.region, taken.start);
-            poison_live(block, (size_t)units << UNIT_SHIFT);
-            return block;
-        }
-        void *ptr = fit_finish_span(larder, cache, taken, size, written);
-        if (likely(ptr != NULL))
-            return ptr;
-        *written = size;
+        if (likely(region_is_committed(taken.region, taken.start + units)))
+            return use_span(cache, taken.region, taken.start, units, size);
+    }
+    void *ptr = fit_finish_span(larder, cache, taken, size, written);
+    if (likely(ptr != NULL))
+        return ptr;
+    *written = size;
+    return alloc_slow(larder, size, 1);
+}
+
+/*
+ * Large blocks where no loop knows the place. *written, which must be `size`, becomes how many bytes from the first on may be other
+ * than zero, where that is known.
+ */
+static __attribute__((noinline)) void *take_large(struct larder *larder, struct thread_cache *cache,
+                                                  size_t size, size_t *written)
+{
+    if (takes_spans(larder, cache, size)) {
+        uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT);
+        return take_large_rest(larder, cache, fit_take_plain(cache, units, size), size, written);
     }
     if (cache->stream != NULL && size > cache->class_limit && larder->plain &&
         atomic_load_explicit(&cache->id, memory_order_relaxed) == larder->id) {
@@ -157,6 +173,22 @@ take_large(struct larder *larder, struct thread_cache *cache, size_t size, size_
             return ptr;
     }
     return alloc_slow(larder, size, 1);
+}
+
+static __attribute__((noinline)) void *alloc_large_slow(struct larder *larder,
+                                                        struct thread_cache *cache, size_t size)
+{
+    size_t written;
+    return take_large(larder, cache, size, &written);
+}
+
+/* A loop's place that has not been committed. */
+static __attribute__((noinline)) void *alloc_uncommitted(struct larder *larder,
+                                                         struct thread_cache *cache, size_t size,
+                                                         struct region *region, uint32_t start)
+{
+    size_t written;
+    return take_large_rest(larder, cache, (struct taken_span){region, start, 0}, size, &written);
 }
 
 /* The top round of a bin's loaded magazine becomes a live block. */
@@ -188,12 +220,20 @@ alloc_refilled(struct larder *larder, struct thread_cache *cache, struct bin *bi
     return take_top(cache, bin, bin_top(bin), size);
 }
 
-/* Apart from larder_alloc(), so that small blocks pay for no registers. */
+/* Large blocks. Apart from larder_alloc(), and what is not expected apart from this, so that neither pays for registers. */
 static __attribute__((noinline)) void *alloc_large(struct larder *larder,
                                                    struct thread_cache *cache, size_t size)
 {
-    size_t written;
-    return take_large(larder, cache, size, &written);
+    if (unlikely(!takes_spans(larder, cache, size)))
+        return alloc_large_slow(larder, cache, size);
+    uint32_t units = (uint32_t)((size + UNIT - 1) >> UNIT_SHIFT), start = 0;
+    struct region *region =
+        span_heap_take_expected(cache->heap, &thread_state.lock_user, units, size, &start);
+    if (unlikely(region == NULL))
+        return alloc_large_slow(larder, cache, size);
+    if (unlikely(!region_is_committed(region, start + units)))
+        return alloc_uncommitted(larder, cache, size, region, start);
+    return use_span(cache, region, start, units, size);
 }
 
 /* Inlined where it is called: a call of larder_alloc() from here would go through the procedure linkage table. */
@@ -372,17 +412,31 @@ static bool free_planned(const struct region *region, struct thread_cache *cache
     return true;
 }
 
-/* A large block: back to its heap, if that is allowed without further ado. Apart from larder_free(), so that small ones pay for no registers. */
-static __attribute__((noinline)) void free_large(struct larder *larder, void *ptr)
+/* After a put: what is to be done now and then. No lock is held. */
+static __attribute__((noinline)) void attend_put(struct span_heap *heap, bool look)
 {
-    struct region *region = thread_state.hint;
-    size_t offset;
-    if (unlikely(!region_contains(region, os_untagged(ptr), &offset) ||
-                 (offset & (UNIT - 1)) != 0)) {
-        free_slow(larder, ptr);
-        return;
-    }
-    uint32_t start = (uint32_t)(offset >> UNIT_SHIFT);
+    if (look)
+        cache_tick_if_due(heap->instance, os_now_ms());
+    if (span_heap_is_due(heap))
+        cache_attend(heap);
+}
+
+static __attribute__((noinline)) void finish_put(struct span_heap *heap)
+{
+    span_heap_finish_put(heap, &thread_state.lock_user);
+    attend_put(heap, true);
+}
+
+static inline void count_span_free(struct thread_cache *cache, uint64_t size)
+{
+    count_own(&cache->counters.span_frees, 1);
+    count_own(&cache->counters.span_freed_bytes, size);
+}
+
+/* The same block where no loop expects it. */
+static __attribute__((noinline)) void free_large_slow(struct larder *larder, void *ptr,
+                                                      struct region *region, uint32_t start)
+{
     word_t *word = &region->words[start];
     uint32_t value = word_load(word), units = value & WORD_INDEX_MASK;
     struct thread_cache *cache = thread_state.direct[region->instance_slot];
@@ -396,22 +450,47 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
     size_t size = ((size_t)units << UNIT_SHIFT) - word_load(word + 1);
     struct span_heap *heap = region->heap;
     poison_cached(region_address(region, start), (size_t)units << UNIT_SHIFT);
-    enum span_put put = SPAN_PUT_DONE;
-    if (unlikely(!span_heap_put_expected(heap, &thread_state.lock_user, region, start, units, value,
-                                         size))) {
-        put = span_heap_put_plain(heap, region, start, units, value, size);
-        if (unlikely(put == SPAN_PUT_LOST)) {
-            free_slow(larder, ptr);
-            return;
-        }
+    enum span_put put = span_heap_put_plain(heap, region, start, units, value, size);
+    if (unlikely(put == SPAN_PUT_LOST)) {
+        free_slow(larder, ptr);
+        return;
     }
-    count_own(&cache->counters.span_frees, 1);
-    count_own(&cache->counters.span_freed_bytes, size);
-    if (unlikely(++cache->puts % TICK_EVERY == 0))
-        cache_tick_if_due(region->instance, os_now_ms());
+    count_span_free(cache, size);
+    bool look = ++cache->puts % TICK_EVERY == 0;
     /* what is noted is the owner's business; not to look spares it a cache line */
-    if (likely(put == SPAN_PUT_DONE) && unlikely(span_heap_is_due(heap)))
-        cache_attend(heap);
+    if (unlikely(look || (put == SPAN_PUT_DONE && span_heap_is_due(heap))))
+        attend_put(heap, look);
+}
+
+/*
+ * A large block: back to its heap, if that is allowed without further ado, and if a loop expects it at once. Apart from larder_free(),
+ * so that small ones pay for no registers.
+ */
+static __attribute__((noinline)) void free_large(struct larder *larder, void *ptr)
+{
+    struct region *region = thread_state.hint;
+    size_t offset;
+    if (unlikely(!region_contains(region, os_untagged(ptr), &offset) ||
+                 (offset & (UNIT - 1)) != 0)) {
+        free_slow(larder, ptr);
+        return;
+    }
+    uint32_t start = (uint32_t)(offset >> UNIT_SHIFT);
+    struct thread_cache *cache = thread_state.direct[region->instance_slot];
+    struct span_heap *heap = region->heap;
+    uint64_t size = 0;
+    enum span_step step = SPAN_UNEXPECTED;
+    if (likely(atomic_load_explicit(&cache->id, memory_order_relaxed) == region->instance_id))
+        step = span_heap_put_expected(heap, &thread_state.lock_user, region, start, &size);
+    if (unlikely(step == SPAN_UNEXPECTED)) {
+        free_large_slow(larder, ptr, region, start);
+        return;
+    }
+    count_span_free(cache, size);
+    if (unlikely(step == SPAN_STEP_INSIDE))
+        finish_put(heap);
+    else if (unlikely(span_heap_is_due(heap)))
+        attend_put(heap, false);
 }
 
 /* The loaded magazine takes no more: into the other one, or behind. The block was found live. */

@@ -402,6 +402,15 @@ void span_heap_put_locked(struct span_heap *heap, struct region *region, uint32_
     note_operation(heap, region, start, length | LOOP_PUT);
 }
 
+void span_heap_finish_put(struct span_heap *heap, heap_lock_user_t *self)
+{
+    if (heap->loops->expected == heap->loops->begin)
+        span_loop_complete(heap->loops);
+    if ((heap->puts - 1) % SPAN_HEAP_CLOCK_EVERY == 0)
+        span_heap_look_around(heap);
+    heap_lock_leave_biased(&heap->lock, self);
+}
+
 bool span_heap_put(struct span_heap *heap, struct region *region, uint32_t start, uint32_t length,
                    uint32_t expected, int64_t live_delta)
 {
