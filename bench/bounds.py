@@ -15,7 +15,10 @@ SETTINGS = {
     "redzone=64": {"LARDER_REDZONE": "64"},
     "fill=165": {"LARDER_FILL": "165"},
 }
-UNCOUNTED = "no statistics"  # another build of the library, see --uncounted
+# Other builds of the library, by what they leave out; see --uncounted and --unchecked.
+UNCOUNTED = "no statistics"
+UNCHECKED = "no double-free detection"
+BUILDS = {"statistics": UNCOUNTED, "double-free detection": UNCHECKED}
 SIZES = ("1KiB", "4KiB", "16KiB", "64KiB", "256KiB", "1MiB", "1.5MiB", "4MiB", "16MiB", "64MiB")
 LARGE = SIZES[5:]  # from 1 MiB on
 SHARED_SIZES = ("4KiB", "100kB", "1.5MiB")  # of pair_threads
@@ -309,12 +312,13 @@ def rows_of_metadata(figures):
 
 
 def rows_of_safety(figures):
-    """What is switched on beyond the default; and statistics, which are always on, against a build without them."""
+    """What is switched on beyond the default; and what is always on, against builds without it."""
     rows = []
-    pairs = [(setting, f"larder {setting}", "larder") for setting in SETTINGS] + [("statistics", "larder", f"larder {UNCOUNTED}")]
-    for title, with_it, without in pairs:
+    pairs = [(setting, f"larder {setting}", "larder", f"larder {setting}") for setting in SETTINGS]
+    pairs += [(title, "larder", f"larder {build}", f"larder {build}") for title, build in BUILDS.items()]
+    for title, with_it, without, measured in pairs:
         for family, key, scale in (("pair", "time_per_pair", 1e9), ("replay", "ns_per_op", 1.0)):
-            for case in figures.cases(family, f"larder {UNCOUNTED}" if title == "statistics" else with_it):
+            for case in figures.cases(family, measured):
                 on, off = figures.get(family, with_it, case, key), figures.get(family, without, case, key)
                 together = ratios(on, off)
                 if together:

@@ -181,6 +181,13 @@ enum { COUNTING = 0 };
 enum { COUNTING = 1 };
 #endif
 
+/* LARDER_UNCHECKED does the same with the detection of double frees of small blocks. */
+#if defined(LARDER_UNCHECKED)
+enum { CHECKING = 0 };
+#else
+enum { CHECKING = 1 };
+#endif
+
 static inline void count_add(const struct thread_cache *cache, _Atomic uint64_t *counter,
                              uint64_t n)
 {

@@ -540,14 +540,15 @@ void larder_free(larder_t *larder, void *ptr)
             }
         }
         uint32_t word = word_load(&state->word);
-        if (likely(state_is_live(word))) {
+        if (likely(state_is_live(word) || !CHECKING)) {
             struct round *top = bin_top(bin);
             if (unlikely(top == bin->ceiling)) {
                 free_unloading(region->instance, cache, bin,
                                (struct round){(void *)address, state});
                 return;
             }
-            word_store(&state->word, 0);
+            if (CHECKING)
+                word_store(&state->word, 0);
             poison_cached((void *)address, bin->bytes);
             *top = (struct round){(void *)address, state};
             bin_set_top(bin, top + 1);

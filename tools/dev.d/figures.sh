@@ -56,11 +56,15 @@ figures_engine() {
         "$root/bench/engines/compare" --print "$kept" | "$root/bench/put" "$root/bench/engines/README.md" runs
 }
 
-# Beside the usual build one without statistics, to measure what they cost.
+# Beside the usual build one without statistics and one that does not detect double frees, to measure what they cost.
 figures_bounds() {
-    configure build-uncounted -Dc_args=-DLARDER_UNCOUNTED -Dtests=disabled -Dadapters=disabled --wrap-mode=nodownload &&
-        compile build-uncounted "$(nproc)" bench/larder-bench || return 1
-    "$root/bench/check_bounds" --uncounted "$root/build-uncounted/bench/larder-bench" --json "$figures/bounds.json" >"$figures/bounds.txt" &&
+    local without
+    for without in uncounted unchecked; do
+        configure "build-$without" "-Dc_args=-DLARDER_${without^^}" -Dtests=disabled -Dadapters=disabled --wrap-mode=nodownload &&
+            compile "build-$without" "$(nproc)" bench/larder-bench || return 1
+    done
+    "$root/bench/check_bounds" --uncounted "$root/build-uncounted/bench/larder-bench" \
+        --unchecked "$root/build-unchecked/bench/larder-bench" --json "$figures/bounds.json" >"$figures/bounds.txt" &&
         { echo '```' && cat "$figures/bounds.txt" && echo '```'; } | "$root/bench/put" "$root/bench/BOUNDS.md" bounds
 }
 
