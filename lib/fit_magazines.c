@@ -164,8 +164,10 @@ static void drain_bin(struct larder *instance, struct thread_cache *cache, unsig
         bin->other->count = 0;
         bin_set_other(bin, bin->other);
     }
-    fit_give_rounds(instance, c, bin_floor(bin), bin_loaded_count(bin));
-    bin_set_top(bin, bin_floor(bin));
+    if (bin_loaded_count(bin) != 0) {
+        fit_give_rounds(instance, c, bin_floor(bin), bin_loaded_count(bin));
+        bin_set_top(bin, bin_floor(bin));
+    }
     bin_set_ceiling(bin);
 }
 
