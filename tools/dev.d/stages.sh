@@ -147,6 +147,7 @@ test_everything() {
     if [ -x "$root/build/bench/guard_workloads" ]; then
         guard_costs
     fi
+    cover_core
     test_fuzz
     note_layout
     report "${ran[@]}"
