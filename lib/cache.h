@@ -3,12 +3,12 @@
  * One instance and what a thread keeps for it.
  *
  * The way of a block, under `fit`:
- *   larder.c        larder_alloc(): the hit path, one page
- *   fit.c           everything else: magazine swap, depot, runs, spans
- *   depot.c         full and empty magazines of a class, runs with free blocks
- *   span_heap.c     spans of a region
- *   region.c        ranges from the backend
- * Under `exact` and `passthrough` it is larder.c, exact.c, block.c, backend.
+ *   larder.c, free.c  larder_alloc() and larder_free(): the hit paths, a page each
+ *   fit.c             everything else: magazine swap, depot, runs, spans
+ *   depot.c           full and empty magazines of a class, runs with free blocks
+ *   span_heap.c       spans of a region
+ *   region.c          ranges from the backend
+ * Under `exact` and `passthrough` it is larder.c, free.c, exact.c, block.c, backend.
  *
  * The order of locks is in witness.h. No lock is held while a backend, mmap or madvise is called.
  */
@@ -258,6 +258,10 @@ size_t cache_destroy_instance(struct larder *instance);
 /* Gives back what is cached, the calling thread's too, until `bytes` are left; asks other threads to flush.
  * Returns the bytes still cached. */
 size_t cache_trim(struct larder *instance, size_t bytes);
+
+/* What waits in free spans and store, and every region in which nothing is live; the second: those regions alone. For an instance that ends. */
+void cache_give_back_all(struct larder *instance);
+void cache_release_regions(struct larder *instance);
 /* Gives back `bytes` of what is free, oldest first, or what there is. */
 void cache_evict(struct larder *instance, uint64_t bytes);
 /* Gives back what every instance caches, after a backend failed. */

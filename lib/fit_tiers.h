@@ -30,6 +30,9 @@ bool fit_make_usable(struct span_heap *heap, struct taken_span taken, uint32_t u
 /* A new run of the class becomes a spare of its depot; false where there is no memory. */
 bool fit_run_create(struct larder *instance, struct thread_cache *cache, unsigned c);
 
+/* Takes up to `count` spares of the class apart; their bytes. */
+size_t fit_destroy_spares(struct larder *instance, unsigned c, uint32_t count);
+
 /* Rounds to the runs that they came from. */
 void fit_give_rounds(struct larder *instance, unsigned c, const struct round *rounds,
                      uint32_t count);

@@ -526,18 +526,6 @@ void span_heap_add_region(struct span_heap *heap, struct region *region)
     heap_lock_leave(&heap->lock);
 }
 
-/* ---- figures ---- */
-
-uint64_t span_heap_free_bytes(struct span_heap *heap)
-{
-    span_heap_enter(heap);
-    if (!heap->lock.by_bias)
-        spinlock_uncount(&heap->lock.spin);
-    uint64_t bytes = span_heap_free_bytes_locked(heap);
-    heap_lock_leave(&heap->lock);
-    return bytes;
-}
-
 void span_heap_lock_settled(struct span_heap *heap)
 {
     span_heap_enter_settled(heap);
@@ -548,54 +536,4 @@ void span_heap_lock_for_fork(struct span_heap *heap)
     heap_lock_enter_slow(&heap->lock, thread_self()); /* by bias it may be inside one only */
     span_heap_drain(heap);
     span_heap_settle(heap);
-}
-
-uint64_t span_heap_used_bytes(struct span_heap *heap)
-{
-    return span_heap_used_units(heap) << UNIT_SHIFT;
-}
-
-/* In units, of what has been touched. */
-static uint32_t largest_free(struct span_heap *heap)
-{
-    uint32_t largest = 0;
-    struct span_bins *sets[] = {&heap->dirty, &heap->mixed};
-    for (int set = 0; set < 2; set++) {
-        for (unsigned bin = SPAN_BINS; bin-- > 0;) {
-            for (const struct span *span = sets[set]->head[bin]; span != NULL; span = span->next) {
-                uint32_t touched = span->length - (span->clean << heap->page_shift);
-                if (touched > largest)
-                    largest = touched;
-            }
-        }
-    }
-    return largest;
-}
-
-void span_heap_add_figures(struct span_heap *heap, struct span_heap_figures *figures)
-{
-    span_heap_enter_settled(heap);
-    if (!heap->lock.by_bias)
-        spinlock_uncount(&heap->lock.spin); /* looking does not count */
-    if (span_heap_free_bytes_locked(heap) > heap->peak_free_bytes)
-        heap->peak_free_bytes = span_heap_free_bytes_locked(heap);
-    uint64_t largest = (uint64_t)largest_free(heap) << UNIT_SHIFT;
-    if (largest > figures->largest_free)
-        figures->largest_free = largest;
-    figures->used_bytes += span_heap_used_units(heap) << UNIT_SHIFT;
-    figures->free_bytes += span_heap_free_bytes_locked(heap);
-    figures->reserved_bytes += heap->reserved_bytes;
-    figures->regions += heap->region_count;
-    for (const struct region *region = heap->regions; region != NULL; region = region->next) {
-        figures->metadata_bytes += region_metadata_bytes(region);
-    }
-    figures->peak_free_bytes += heap->peak_free_bytes;
-    figures->splits += heap->splits;
-    figures->coalesces += heap->coalesces;
-    figures->given_back_bytes += heap->given_back_bytes;
-    figures->lock_acquisitions += spinlock_acquisitions(&heap->lock.spin);
-    figures->lock_contended += spinlock_contended(&heap->lock.spin);
-    figures->lock_revocations += heap->lock.revocations;
-    span_heap_resume(heap);
-    heap_lock_leave(&heap->lock);
 }
