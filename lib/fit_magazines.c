@@ -6,6 +6,8 @@
  * up what they have before a run is made of fresh pages. They do that only if it is worth it (RECLAIM_SHARE): a class whose
  * live blocks grow for good does not empty all others for every run.
  */
+#include <assert.h>
+
 #include "fit.h"
 #include "fit_tiers.h"
 #include "thread_state.h"
@@ -362,6 +364,9 @@ void fit_flush(struct larder *instance, struct thread_cache *cache)
         bin_clear(bin);
         shrink_allotment(cache, c);
     }
+    /* the account of room and allotments is right: the thread's bound holds */
+    assert(cache->shared || cache->allotted_bins == 0);
+    assert(cache->shared || thread_cache_room(cache) == cache->lease);
 }
 
 static void drain_depot(struct larder *instance, unsigned c, uint32_t count)

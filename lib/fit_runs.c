@@ -35,7 +35,8 @@ bool fit_run_create(struct larder *instance, struct thread_cache *cache, unsigne
     struct region *region = taken.region;
     struct run *run = region_run_get(region, depot->block_size);
     if (run == NULL) {
-        fit_put_span(cache, region, taken.start, depot->run_units, WORD(WORD_LARGE_CACHED));
+        fit_put_span(cache, region, taken.start, depot->run_units,
+                     WORD(WORD_LARGE_CACHED) | depot->run_units);
         return false;
     }
     /* under the heap's lock, for larder_walk(), which may meet the span now */

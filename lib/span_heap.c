@@ -44,6 +44,7 @@
 
 #include "cache.h"
 #include "span_bins.h"
+#include "span_check.h"
 #include "span_pages.h"
 #include "thread_state.h"
 
@@ -156,8 +157,7 @@ static inline struct taken_span finish_take(struct span_heap *heap, struct regio
                                             uint32_t start, uint32_t length, uint32_t fresh,
                                             uint32_t word, int64_t live_delta)
 {
-    if (word_kind(word) == WORD_LARGE_LIVE)
-        word = span_heap_large_word(heap, length);
+    word = word_kind(word) == WORD_LARGE_LIVE ? span_heap_large_word(heap, length) : word | length;
     word_store(&region->words[start], word);
     span_heap_note_take(heap, length, live_delta);
     return (struct taken_span){region, start, fresh};
@@ -252,6 +252,7 @@ static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *h
                                   : take_from_top(heap, length, alignment, word, live_delta);
     if (taken.region != NULL)
         note_operation(heap, taken.region, taken.start, length);
+    span_check(heap);
     heap_lock_leave(&heap->lock);
     return taken;
 }
@@ -507,6 +508,7 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
     span_heap_insert_coalesced(heap, region, start, length, pages);
     heap->given_back_bytes += (uint64_t)length << UNIT_SHIFT;
     span_heap_note_put(heap, length, 0);
+    span_check(heap);
     heap_lock_leave(&heap->lock);
 }
 

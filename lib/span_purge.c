@@ -8,6 +8,7 @@
  */
 #include "cache.h"
 #include "span_bins.h"
+#include "span_check.h"
 #include "span_pages.h"
 
 enum { PURGE_RANGES = 64 };
@@ -238,6 +239,7 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
         given_back = purge_round(heap, &purge);
         total += given_back;
     } while (given_back != 0);
+    span_check(heap);
     span_heap_resume(heap);
     heap_lock_leave(&heap->lock);
     return (size_t)total;
@@ -258,6 +260,7 @@ uint64_t span_heap_purge_highest(struct span_heap *heap, uint64_t bytes)
             given_back = purge_round(heap, &purge);
             total += given_back;
         }
+        span_check(heap);
         span_heap_resume(heap);
     }
     heap_lock_leave(&heap->lock);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "span_bins.h"
+#include "span_check.h"
 #include "span_pages.h"
 
 struct out {
@@ -135,6 +136,7 @@ void span_heap_settle(struct span_heap *heap)
         hit = span->next;
         cut_blocks(heap, span, out, count);
     }
+    span_check(heap);
 }
 
 /* ---- loops made ready ---- */
