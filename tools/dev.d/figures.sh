@@ -48,12 +48,15 @@ figures_pairs() {
 }
 
 # One case, measured and put in the place of its former runs among those that are kept; then all that is made of them.
+# A run that failed (1) does not lose the others: the table says which, and so does compare.
 figures_engine() {
-    local kept=$root/bench/engines/figures.json
-    "$root/bench/engines/compare" --cases "$1" --keep "$kept" &&
-        "$root/bench/engines/summary" "$kept" --update "$root/README.md" &&
+    local kept=$root/bench/engines/figures.json before=$figures/before status=0
+    touch "$before"
+    "$root/bench/engines/compare" --cases "$1" --keep "$kept" || status=$?
+    [ $status -le 1 ] && [ "$kept" -nt "$before" ] || return 1
+    "$root/bench/engines/summary" "$kept" --update "$root/README.md" &&
         "$root/bench/engines/chart" "$kept" --output "$root/bench/engines/chart.svg" &&
-        "$root/bench/engines/compare" --print "$kept" | "$root/bench/put" "$root/bench/engines/README.md" runs
+        { "$root/bench/engines/compare" --print "$kept" || [ $? = 1 ]; } | "$root/bench/put" "$root/bench/engines/README.md" runs
 }
 
 # Beside the usual build one without statistics and one that does not detect double frees, to measure what they cost.
