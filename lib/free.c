@@ -55,11 +55,16 @@ static void free_record(struct larder *owner, struct thread_cache *cache,
     }
 }
 
+/* What leaves the quarantine is live for a moment, and somebody may be freeing it again. */
+static bool releases_strictly(const struct larder *owner)
+{
+    return owner->config.checks == LARDER_CHECKS_STRICT || owner->quarantine.blocks != NULL;
+}
+
 bool entry_release(struct larder *owner, struct thread_cache *cache, const struct lookup *found,
                    bool is_record)
 {
-    /* what leaves the quarantine is live for a moment, and somebody may be freeing it again */
-    bool strict = owner->config.checks == LARDER_CHECKS_STRICT || owner->quarantine.blocks != NULL;
+    bool strict = releases_strictly(owner);
     if (!is_record)
         return fit_free(owner, cache, &found->fit, strict);
     if (!block_mark_cached(found->record, strict))
@@ -73,15 +78,21 @@ static void free_found(const struct lookup *found, bool is_record, void *ptr, co
     struct larder *owner = found->owner;
     struct thread_cache *cache = thread_cache_of(owner);
     count_add(cache, &cache->counters.slow_frees, 1);
-    bool live = found->live;
+    bool waits = found->live && quarantine_wants(owner, found, is_record);
+    /* before it is filled: whoever comes too late may find its memory gone */
+    bool claimed = found->live && is_record && !waits &&
+                   block_mark_cached(found->record, releases_strictly(owner));
+    bool live = is_record && !waits ? claimed : found->live;
     if (live && !owner->plain) {
         if (!debug_redzones_intact(owner, ptr, found->size)) {
             error_report(owner, LARDER_ERROR_REDZONE, call, ptr, found->size, found->state);
         }
         debug_wipe(owner, ptr, found->size);
     }
-    if (live && quarantine_wants(owner, found, is_record)) {
+    if (live && waits) {
         live = quarantine_free(owner, cache, found, is_record, ptr);
+    } else if (claimed) {
+        free_record(owner, cache, found->record);
     } else if (live) {
         live = entry_release(owner, cache, found, is_record);
     }
