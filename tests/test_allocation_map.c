@@ -20,15 +20,14 @@
 
 /* -- The system, which may have nothing left -- */
 
-static uint64_t pages_left = UINT64_MAX; /* calls of mmap that still succeed */
+static _Atomic bool exhausted; /* threads map memory, too */
 
 void *mmap(void *hint, size_t size, int protection, int flags, int file, off_t offset)
 {
-    if (file == -1 && pages_left == 0) {
+    if (file == -1 && atomic_load(&exhausted)) {
         errno = ENOMEM;
         return MAP_FAILED;
     }
-    pages_left -= file == -1;
 #ifdef SYS_mmap2
     return (void *)syscall(SYS_mmap2, hint, size, protection, flags, file, (long)(offset / 4096));
 #else
@@ -39,14 +38,14 @@ void *mmap(void *hint, size_t size, int protection, int flags, int file, off_t o
 /* Nothing is left, larder's own records included. */
 static void exhaust_memory(void)
 {
-    pages_left = 0;
+    atomic_store(&exhausted, true);
     while (meta_alloc(64) != NULL)
         ;
 }
 
 static void refill_memory(void)
 {
-    pages_left = UINT64_MAX;
+    atomic_store(&exhausted, false);
 }
 
 enum { KEY_STEP = 16, KEYS = 3000, STAYING = 500, CHURNED = 400, GROWING = 6000 };
