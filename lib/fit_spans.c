@@ -66,12 +66,14 @@ struct taken_span fit_take_span(struct span_heap *heap, struct thread_cache *cac
     int64_t delta = tell_live(heap, cache);
     struct taken_span taken = span_heap_take(heap, units, alignment, word, delta);
     while (__builtin_expect(taken.region == NULL, 0)) {
-        struct region *region = region_create(heap, units + (uint32_t)(alignment >> UNIT_SHIFT));
+        uint32_t room = units + (uint32_t)(alignment >> UNIT_SHIFT);
+        struct region *region = region_create(heap, room);
         if (region == NULL) {
             cache->live_told -= (uint64_t)delta;
             return taken;
         }
-        span_heap_add_region(heap, region);
+        if (!span_heap_add_region(heap, region, room))
+            region_release(region);
         taken = span_heap_take(heap, units, alignment, word, delta);
     }
     if (instance->capped) {

@@ -163,6 +163,16 @@ static inline struct taken_span finish_take(struct span_heap *heap, struct regio
     return (struct taken_span){region, start, fresh};
 }
 
+/* The first units of a longer free span are no longer its. */
+static inline void cut_front(struct span_heap *heap, struct span *span, uint32_t length)
+{
+    span->start += length;
+    span->length -= length;
+    set_head(span);
+    bin_update(heap, span);
+    heap->splits++;
+}
+
 /* Takes from a span that needs care: an alignment, or clean pages. */
 static struct taken_span take_part(struct span_heap *heap, struct span *span, uint32_t length,
                                    size_t alignment, uint32_t word, int64_t live_delta)
@@ -170,17 +180,24 @@ static struct taken_span take_part(struct span_heap *heap, struct span *span, ui
     struct region *region = span->region;
     uint32_t first = span->start, end = first + span->length;
     uint32_t start = alignment != 0 ? aligned_start(heap, region, first, alignment) : first;
+    uint32_t clean = span->clean, fresh = 0;
+    if (start == first && start + length != end) {
+        if (clean != 0)
+            fresh = touch_pages(heap, region, start, length, word);
+        span->clean = clean - fresh; /* a page that is partly taken is clean no more */
+        cut_front(heap, span, length);
+        heap->clean_pages -= fresh;
+        return finish_take(heap, region, start, length, fresh, word, live_delta);
+    }
     detach(heap, span);
-    heap->clean_pages -= span->clean;
-    uint32_t fresh = span->clean != 0 ? touch_pages(heap, region, start, length, word) : 0;
-    /* what remains, and what of it is clean, is counted anew */
-    uint64_t clean = span->clean - fresh;
+    if (clean != 0)
+        fresh = touch_pages(heap, region, start, length, word);
     node_put(span);
     if (start != first)
         span_heap_insert_new(heap, region, first, start);
     if (start + length != end)
         span_heap_insert_new(heap, region, start + length, end);
-    heap->clean_pages += clean;
+    heap->clean_pages -= fresh;
     heap->splits++;
     return finish_take(heap, region, start, length, fresh, word, live_delta);
 }
@@ -316,11 +333,7 @@ struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t
     struct region *region = span->region;
     uint32_t start = span->start;
     if (span->length != length) {
-        span->start = start + length;
-        span->length -= length;
-        set_head(span);
-        bin_update(heap, span);
-        heap->splits++;
+        cut_front(heap, span, length);
     } else {
         word_store(&region->words[start + length - 1], 0);
         bin_remove(heap, span);
@@ -512,9 +525,22 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
     heap_lock_leave(&heap->lock);
 }
 
-void span_heap_add_region(struct span_heap *heap, struct region *region)
+/* Room above the top of a region for so many units. */
+static bool has_room(const struct span_heap *heap, uint32_t length)
+{
+    const struct region *region = heap->regions;
+    while (region != NULL && region_end_unit(region) - region->top < length)
+        region = region->next;
+    return region != NULL;
+}
+
+bool span_heap_add_region(struct span_heap *heap, struct region *region, uint32_t length)
 {
     span_heap_enter_settled(heap);
+    if (has_room(heap, length)) {
+        heap_lock_leave(&heap->lock);
+        return false;
+    }
     region->prev = NULL;
     region->next = heap->regions;
     if (heap->regions != NULL)
@@ -526,6 +552,7 @@ void span_heap_add_region(struct span_heap *heap, struct region *region)
     heap->region_count++;
     heap->reserved_bytes += (uint64_t)region->units << UNIT_SHIFT;
     heap_lock_leave(&heap->lock);
+    return true;
 }
 
 void span_heap_lock_settled(struct span_heap *heap)

@@ -150,8 +150,11 @@ bool span_heap_claim(struct span_heap *heap, struct region *region, uint32_t sta
 void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t start,
                          uint32_t length);
 
-/* Adds a region, all of which is free. */
-void span_heap_add_region(struct span_heap *heap, struct region *region);
+/*
+ * Adds a region, all of which is free, for a take of `length` units that found no room. False, and nothing has changed: there is room by now, from
+ * another thread. (With two regions where one would do, no sequence of blocks stays in one, and loops are of one.)
+ */
+bool span_heap_add_region(struct span_heap *heap, struct region *region, uint32_t length);
 
 /*
  * Gives back to the kernel (or backend, by whole regions) what has been free for at least `idle_ms`, until at
