@@ -53,7 +53,8 @@ struct taken_span fit_take_plain(struct thread_cache *cache, uint32_t units, siz
 {
     if (thread_is_crowded(cache->heap))
         heaps_move(cache);
-    span_heap_drain_before_take(cache->heap);
+    if (__builtin_expect(span_heap_drain_before_take(cache->heap), 0))
+        cache_attend(cache->heap);
     return span_heap_take(cache->heap, units, 0, WORD(WORD_LARGE_LIVE), (int64_t)size);
 }
 

@@ -306,13 +306,15 @@ static bool drain_to_take(struct span_heap *heap)
     return span_heap_drain(heap);
 }
 
-void span_heap_drain_before_take(struct span_heap *heap)
+bool span_heap_drain_before_take(struct span_heap *heap)
 {
     if (__builtin_expect(!span_remote_is_due(&heap->remote), 1))
-        return;
+        return false;
     enter_to_take(heap);
     drain_to_take(heap);
+    bool attend = span_heap_is_due(heap) && !span_heap_in_loop(heap);
     heap_lock_leave(&heap->lock);
+    return attend;
 }
 
 struct taken_span span_heap_take(struct span_heap *heap, uint32_t length, size_t alignment,

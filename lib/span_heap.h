@@ -138,8 +138,11 @@ enum span_put { SPAN_PUT_LOST, SPAN_PUT_DONE, SPAN_PUT_NOTED };
 enum span_put span_heap_put_plain(struct span_heap *heap, struct region *region, uint32_t start,
                                   uint32_t length, uint32_t expected, size_t size);
 
-/* Puts what has been noted, if the heap is not used too seldom to care: for a thread about to take. No lock may be held. */
-void span_heap_drain_before_take(struct span_heap *heap);
+/*
+ * Puts what has been noted, if it is time to look: for a thread about to take. No lock may be held. True: a loop ended with that, and
+ * cache_attend() is to be called.
+ */
+bool span_heap_drain_before_take(struct span_heap *heap);
 
 /*
  * The same in two steps, for a span whose pages are to be discarded in between: claim makes its first word LARGE_CACHED,

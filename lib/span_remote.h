@@ -17,8 +17,11 @@
  *
  * Who drains. A take looks at every `interval`-th time, which adapts: as long as blocks come back as fast as they go out
  * every 32nd look is enough, and where one comes now and then each take looks, so that the heap does the same as
- * without notes. A take always drains before it touches fresh pages, so waiting blocks never make a heap grow; and so does
+ * without notes. What counts is how many have been noted since the last look, not how many still wait: with a few blocks of some MiB on their way
+ * nearly every drain is by a take that has found nothing free, and a look in between would find nothing and know of no stream. A take always
+ * drains before it touches fresh pages, so waiting blocks never make a heap grow; and so does
  * everything that looks at the heap as a whole: statistics, budget, decay, trims, a fork, the end of the instance.
+ * What is to be done at the end of a loop that ends with a drained put is done by the owner, too (span_heap_attend()).
  * Where the owner sleeps, notes pile up to REMOTE_SLOTS blocks and REMOTE_BYTES: beyond that the one that frees takes
  * the lock, drains, and if the owner has not drained since the last time that was so, the bias is lost.
  *
@@ -43,6 +46,7 @@ enum {
     REMOTE_SLOTS = 256,
     REMOTE_BYTES = 32 << 20,
     REMOTE_LONGEST_INTERVAL = 32,
+    REMOTE_WANTED = 1 << 16, /* more than any interval: the next take is to drain */
     REMOTE_STREAM = 8
 };
 
@@ -66,7 +70,9 @@ struct span_remote {
     bool
         by_owner; /* a take has drained since notes last were too many; guarded by the heap's lock */
     /* by threads that take from the heap; that several may do it at once does no harm */
-    _Atomic uint32_t interval, looks;
+    _Atomic uint32_t interval; /* takes from one look to the next */
+    _Atomic uint32_t looks;    /* takes since the last one; with REMOTE_WANTED */
+    _Atomic uint32_t notes;    /* how many had been pushed then, modulo 2^32 */
     _Alignas(64) _Atomic uint32_t slots[REMOTE_SLOTS]; /* units; 0: empty */
 };
 
@@ -118,16 +124,14 @@ static inline uint32_t span_remote_count(const struct span_remote *remote)
            (uint32_t)(atomic_load_explicit(&r->drained, memory_order_relaxed) >> 32);
 }
 
-/* For a thread about to take: whether it should drain first. */
-static inline bool span_remote_is_due(struct span_remote *remote)
+/*
+ * Every `interval` takes: the more notes have come since the last time, whoever has drained them, the more seldom it is worth a look.
+ */
+static inline void span_remote_adapt(struct span_remote *remote, uint32_t interval)
 {
-    uint32_t looks = atomic_load_explicit(&remote->looks, memory_order_relaxed) + 1;
-    uint32_t interval = atomic_load_explicit(&remote->interval, memory_order_relaxed);
-    bool look = looks >= interval;
-    atomic_store_explicit(&remote->looks, look ? 0 : looks, memory_order_relaxed);
-    if (__builtin_expect(!look, 1))
-        return false;
-    uint32_t count = span_remote_count(remote);
+    uint32_t notes = (uint32_t)(atomic_load_explicit(&remote->pushed, memory_order_relaxed) >> 32);
+    uint32_t count = notes - atomic_load_explicit(&remote->notes, memory_order_relaxed);
+    atomic_store_explicit(&remote->notes, notes, memory_order_relaxed);
     uint32_t next = count == 0 || count * 4 < interval ? interval / 2 : interval * 2;
     if (next == 0)
         next = 1;
@@ -135,7 +139,24 @@ static inline bool span_remote_is_due(struct span_remote *remote)
         next = REMOTE_LONGEST_INTERVAL;
     if (next != interval)
         atomic_store_explicit(&remote->interval, next, memory_order_relaxed);
-    return count != 0;
+}
+
+/* For a thread about to take: whether it should drain first. */
+static inline bool span_remote_is_due(struct span_remote *remote)
+{
+    uint32_t looks = atomic_load_explicit(&remote->looks, memory_order_relaxed) + 1;
+    uint32_t interval = atomic_load_explicit(&remote->interval, memory_order_relaxed);
+    bool look = looks >= interval, wanted = (looks & REMOTE_WANTED) != 0;
+    atomic_store_explicit(&remote->looks,
+                          wanted ? looks - REMOTE_WANTED
+                          : look ? 0
+                                 : looks,
+                          memory_order_relaxed);
+    if (__builtin_expect(!look, 1))
+        return false;
+    if (!wanted)
+        span_remote_adapt(remote, interval);
+    return span_remote_count(remote) != 0;
 }
 
 /* Blocks have been coming back in numbers: in an order that never comes again. */
@@ -148,7 +169,8 @@ static inline bool span_remote_is_stream(const struct span_remote *remote)
 /* The next take is to drain. */
 static inline void span_remote_want(struct span_remote *remote)
 {
-    atomic_store_explicit(&remote->looks, REMOTE_LONGEST_INTERVAL, memory_order_relaxed);
+    uint32_t looks = atomic_load_explicit(&remote->looks, memory_order_relaxed);
+    atomic_store_explicit(&remote->looks, looks | REMOTE_WANTED, memory_order_relaxed);
 }
 
 /* In the child of a fork: what others had reserved and not noted is passed over. */

@@ -202,6 +202,43 @@ START_TEST(nothing_is_recorded_of_a_stream_and_loops_come_back_after_it)
 }
 END_TEST
 
+START_TEST(a_stream_of_few_blocks_is_known_though_each_drain_is_for_need)
+{
+    if (!own_heap_or_note())
+        return;
+    for (unsigned round = 0; round < 40; round++) {
+        take_blocks(4, LARGE);
+        run_threads(1, free_first_then_all, NULL);
+    }
+    ck_assert(span_remote_is_stream(remote()));
+    ck_assert_uint_eq(atomic_load(&remote()->interval), REMOTE_LONGEST_INTERVAL);
+    assert_all_is_free();
+}
+END_TEST
+
+static void free_first_end_a_loop_and_free_all(void *context, unsigned index)
+{
+    larder_free(larder, blocks[--blocks_count]);
+    span_heap_want_attention(&larder->heap);
+    free_all(context, index);
+}
+
+START_TEST(the_end_of_a_loop_is_left_to_the_owner_by_those_who_note)
+{
+    if (!own_heap_or_note())
+        return;
+    take_blocks(2 * TICK_EVERY, LARGE);
+    run_threads(1, free_first_end_a_loop_and_free_all, NULL);
+    ck_assert(is_owner() && span_heap_is_due(&larder->heap));
+    for (unsigned i = 0; i < REMOTE_LONGEST_INTERVAL; i++)
+        blocks[i] = larder_alloc(larder, LARGE);
+    ck_assert(!span_heap_is_due(&larder->heap));
+    blocks_count = REMOTE_LONGEST_INTERVAL;
+    free_all(NULL, 0);
+    assert_all_is_free();
+}
+END_TEST
+
 /* -- The ring alone -- */
 
 static struct span_remote ring;
@@ -323,6 +360,8 @@ int main(void)
                    more_than_a_bounded_number_and_size_does_not_wait_for_an_owner_that_sleeps);
     tcase_add_test(owned, a_frozen_heap_that_settles_leaves_alone_what_waits);
     tcase_add_test(owned, nothing_is_recorded_of_a_stream_and_loops_come_back_after_it);
+    tcase_add_test(owned, a_stream_of_few_blocks_is_known_though_each_drain_is_for_need);
+    tcase_add_test(owned, the_end_of_a_loop_is_left_to_the_owner_by_those_who_note);
     tcase_add_test(owned, a_fork_takes_along_what_waits);
     tcase_add_test(owned, a_pipeline_of_three_threads_loses_nothing);
 
