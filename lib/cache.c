@@ -154,6 +154,17 @@ static int set_backend(struct larder *instance)
     return error;
 }
 
+/* As much for each processor as a thread has of its own: so many can be at work at once. */
+static size_t common_bytes(const larder_config_t *config)
+{
+    unsigned processors = os_processors();
+    if (processors > COMMON_ROOM_PROCESSORS)
+        processors = COMMON_ROOM_PROCESSORS;
+    size_t bytes;
+    return __builtin_mul_overflow(config->thread_cached_bytes, processors, &bytes) ? SIZE_MAX
+                                                                                   : bytes;
+}
+
 static int instance_init(struct larder *instance, const char *name, const larder_config_t *config)
 {
     memset(instance, 0, sizeof *instance);
@@ -181,8 +192,8 @@ static int instance_init(struct larder *instance, const char *name, const larder
                       config->checks == LARDER_CHECKS_DEFAULT && config->quarantine_bytes == 0 &&
                       policy_cuts_regions(config->policy);
     fit_init(instance);
-    atomic_store_explicit(&instance->common_room, config->thread_cached_bytes,
-                          memory_order_relaxed);
+    instance->common_bytes = common_bytes(config);
+    atomic_store_explicit(&instance->common_room, instance->common_bytes, memory_order_relaxed);
     if (config->policy == LARDER_POLICY_EXACT)
         error = exact_init(&instance->exact);
     if (error == 0)

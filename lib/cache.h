@@ -142,8 +142,8 @@ struct larder {
     struct quarantine quarantine;
     struct planned *planned;      /* NULL under other policies */
     _Atomic uint64_t depot_bytes; /* in full magazines */
-    _Atomic size_t
-        common_room; /* of the room that threads may have beyond their own, what is left */
+    size_t common_bytes;          /* the room that threads may have beyond their own; fixed */
+    _Atomic size_t common_room;   /* of it, what is left */
     _Atomic uint64_t
         cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
     _Atomic uint64_t peak_cached_bytes;
@@ -268,6 +268,8 @@ void cache_evict(struct larder *instance, uint64_t bytes);
 void cache_trim_all(void);
 /* Gives back what has been idle for decay_ms. Returns the bytes. */
 size_t cache_tick(struct larder *instance);
+enum { COMMON_ROOM_PROCESSORS = 8 }; /* for so many at most there is common room */
+
 enum { TICK_EVERY = 32 }; /* puts of a thread after which it looks whether a tick is due */
 /* The same if a quarter of decay_ms has passed since the last time; for the ends of slow paths. */
 void cache_tick_if_due(struct larder *instance, uint32_t now_ms);

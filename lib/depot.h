@@ -16,7 +16,7 @@ struct depot {
     uint32_t full_count;
     uint32_t full_min;            /* fewest since the last reap: nobody needed these */
     uint32_t used_ms;             /* when a magazine or block was last given */
-    _Atomic(struct run *) runs;   /* with free blocks and others; may be looked at without */
+    struct run *runs;             /* with free blocks and others */
     struct run *spares;           /* with free blocks only */
     _Atomic uint32_t spare_count; /* read without the lock too */
     uint32_t spare_min;           /* fewest since the last reap */
@@ -43,9 +43,12 @@ struct magazine *depot_detach_full(struct depot *depot, uint32_t count);
 uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms);
 
 /*
- * Fills up to `wanted` rounds from runs with free blocks; returns how many. The blocks' words are CACHED already.
+ * Fills up to `wanted` rounds from runs with free blocks; returns how many. The blocks' words are CACHED already. `taker` stands for
+ * the thread: its own runs come first, and a few that are others' are left alone; nothing is done with it but to compare it. NULL: all are alike, and there
+ * is one if there is any.
  */
-uint32_t depot_take_blocks(struct depot *depot, struct round *rounds, uint32_t wanted);
+uint32_t depot_take_blocks(struct depot *depot, const void *taker, struct round *rounds,
+                           uint32_t wanted);
 
 /* Adds a new run, all blocks of which are free. */
 void depot_add_spare(struct depot *depot, struct run *run);
@@ -58,13 +61,6 @@ struct run *depot_detach_spares(struct depot *depot, uint32_t count);
 
 /* As depot_reap_count(), of spare runs. *is_idle: the class has not been in use for that long. */
 uint32_t depot_reap_spares(struct depot *depot, uint32_t now_ms, uint32_t idle_ms, bool *is_idle);
-
-/* Whether depot_take_blocks() would find any, as of a moment ago. */
-static inline bool depot_has_blocks(struct depot *depot)
-{
-    return atomic_load_explicit(&depot->runs, memory_order_relaxed) != NULL ||
-           atomic_load_explicit(&depot->spare_count, memory_order_relaxed) != 0;
-}
 
 static inline uint32_t depot_spare_count(const struct depot *depot)
 {

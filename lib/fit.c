@@ -9,8 +9,8 @@
  * block that waits in a magazine would otherwise stand in the middle of a hole that a large block needs. (Measured 2026-11
  * on MNASNet: peak RSS over peak live 1.27 with one heap, 1.07 with two.)
  *
- * What is cached outside the heap stays small: a thread holds at most its lease (56 KiB, and as much again for all threads
- * in common), the depots together DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs. Runs without a block in use are spares of their
+ * What is cached outside the heap stays small: a thread holds at most its lease (56 KiB, and as much again for as many threads
+ * as there are processors), the depots together DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs. Runs without a block in use are spares of their
  * class until their memory is wanted: before fresh pages are touched for another class, by the budget, a trim, or the decay.
  *
  * The cap (only if the instance has one): leases, full magazines and the heap's free pages are each reserved
@@ -102,7 +102,7 @@ static void *alloc_class(struct larder *instance, struct thread_cache *cache, un
     if (!cache->shared && fit_take_round(instance, cache, c, &round))
         return mark_live(instance, round, c, size);
     /* No magazine for this thread: a single block straight from a run. */
-    while (depot_take_blocks(&instance->depots[c], &round, 1) == 0) {
+    while (depot_take_blocks(&instance->depots[c], NULL, &round, 1) == 0) {
         if (!fit_run_create(instance, cache, c))
             return NULL;
     }

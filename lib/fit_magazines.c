@@ -258,42 +258,63 @@ static void reclaim(struct larder *instance, struct thread_cache *cache, unsigne
     fit_release_spares(instance);
 }
 
-/* Up to `wanted` blocks from runs into the loaded magazine, which is empty; makes a run if none has free ones. */
-static uint32_t fill_from_runs(struct larder *instance, struct thread_cache *cache, unsigned c,
-                               uint32_t wanted)
+/* Up to `wanted` blocks from runs into the loaded magazine, which is empty. The taker: see depot_take_blocks(). */
+static bool fill_from_runs(struct larder *instance, struct thread_cache *cache, unsigned c,
+                           uint32_t wanted, const void *taker)
 {
     struct bin *bin = &cache->bins[c];
-    uint32_t taken = 0;
-    do {
-        /* a backend of the user's may have come back here for memory while it made a run */
-        if (bin_loaded_count(bin) != 0)
-            return 0;
-        taken = depot_take_blocks(&instance->depots[c], bin_floor(bin), wanted);
-    } while (taken == 0 && fit_run_create(instance, cache, c));
+    uint32_t taken = depot_take_blocks(&instance->depots[c], taker, bin_floor(bin), wanted);
     bin_set_top(bin, bin_floor(bin) + taken);
-    return taken;
+    count_add(cache, &cache->counters.blocks_moved, taken);
+    return taken != 0;
 }
 
-/* Fills the loaded magazine from runs, half of it where it is not small, as far as there is room. */
+/* Places for as many as are taken from runs at once: half a magazine where it is not small. 0: the caller takes a single block. */
+static uint32_t allot_for_runs(struct thread_cache *cache, unsigned c)
+{
+    const struct bin *bin = &cache->bins[c];
+    uint32_t wanted = bin->capacity > 4 ? bin->capacity / 2 : bin->capacity;
+    if (!allot(cache, c, wanted))
+        return 0;
+    return wanted < bin->allotted ? wanted : bin->allotted;
+}
+
+/* From a new run; from another thread's where there is no memory for one. */
+static bool load_from_new_run(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    const struct bin *bin = &cache->bins[c];
+    reclaim(instance, cache, c);
+    uint32_t wanted = allot_for_runs(cache, c);
+    if (wanted == 0)
+        return false;
+    const void *taker = cache;
+    bool filled = fill_from_runs(instance, cache, c, wanted, taker);
+    while (!filled && taker != NULL) { /* again where another thread was faster */
+        if (!fit_run_create(instance, cache, c))
+            taker = NULL;
+        /* a backend of the user's may have come back here for memory meanwhile */
+        if (bin_loaded_count(bin) != 0)
+            return true;
+        filled = fill_from_runs(instance, cache, c, wanted, taker);
+    }
+    return filled;
+}
+
+/* Fills the loaded magazine from runs, as far as there is room. */
 static bool load_from_runs(struct larder *instance, struct thread_cache *cache, unsigned c)
 {
     struct bin *bin = &cache->bins[c];
-    if (!depot_has_blocks(&instance->depots[c]))
-        reclaim(instance, cache, c);
     if (bin->loaded->capacity == 0) {
         struct magazine *magazine = new_magazine(instance, bin->capacity);
         if (magazine == NULL)
             return false;
         bin_load(bin, magazine);
     }
-    uint32_t wanted = bin->capacity > 4 ? bin->capacity / 2 : bin->capacity;
-    if (!allot(cache, c, wanted))
-        return false; /* the caller takes a single block */
-    if (wanted > bin->allotted)
-        wanted = bin->allotted;
-    uint32_t taken = fill_from_runs(instance, cache, c, wanted);
-    count_add(cache, &cache->counters.blocks_moved, taken);
-    return bin_loaded_count(bin) != 0;
+    uint32_t wanted = allot_for_runs(cache, c);
+    if (wanted == 0)
+        return false;
+    return fill_from_runs(instance, cache, c, wanted, cache) ||
+           load_from_new_run(instance, cache, c);
 }
 
 bool fit_refill(struct larder *instance, struct thread_cache *cache, unsigned c)

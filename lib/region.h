@@ -136,6 +136,7 @@ struct run {
     uint16_t free_blocks;
     bool listed;
     uint64_t free_bits; /* blocks that are neither out nor in a magazine */
+    const void *taker;  /* whose it is, see depot.c */
     _Alignas(64) struct block_state states[];
 };
 

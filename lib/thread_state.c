@@ -326,14 +326,16 @@ static bool lease_under_cap(struct larder *instance, struct thread_cache *cache,
     return true;
 }
 
-/* At least `bytes` for the lease from the common room; how many. 0: there are not so many. */
+/* At least `bytes` for the lease from the common room; how many. 0: there are not so many, or the thread has had its part. */
 static size_t borrow(struct larder *instance, struct thread_cache *cache, size_t bytes)
 {
+    size_t own = instance->config.thread_cached_bytes, part = own - (cache->lease - own);
     size_t left = atomic_load_explicit(&instance->common_room, memory_order_relaxed), taken;
     do {
-        if (left < bytes || cache->exact != NULL)
+        size_t most = left < part ? left : part;
+        if (most < bytes || cache->exact != NULL)
             return 0;
-        taken = bytes > BORROW_STEP ? bytes : left < BORROW_STEP ? left : BORROW_STEP;
+        taken = bytes > BORROW_STEP ? bytes : most < BORROW_STEP ? most : BORROW_STEP;
     } while (!atomic_compare_exchange_weak_explicit(&instance->common_room, &left, left - taken,
                                                     memory_order_relaxed, memory_order_relaxed));
     cache->lease += taken;
@@ -443,7 +445,8 @@ void thread_caches_fork_child(struct larder *instance)
     for (uint32_t i = 1; i < heaps_count(instance); i++)
         heaps_at(instance, i)->users = 0;
     size_t own = instance->config.thread_cached_bytes, lease = mine != NULL ? mine->lease : 0;
-    atomic_store_explicit(&instance->common_room, own - (lease > own ? lease - own : 0),
+    atomic_store_explicit(&instance->common_room,
+                          instance->common_bytes - (lease > own ? lease - own : 0),
                           memory_order_relaxed);
     for (struct thread_cache *cache = instance->thread_caches; cache != NULL; cache = cache->next) {
         heaps_join(cache, cache == mine ? cache->heap : &instance->heap);

@@ -15,6 +15,9 @@
 /* Asked for at run time: 4, 16 or 64 KiB. */
 size_t os_page_size(void);
 
+/* Processors that this process may run on, at least 1. */
+unsigned os_processors(void);
+
 /*
  * Reserves address space at a multiple of `alignment`, without access and without cost. NULL where there
  * is none left (RLIMIT_AS, 32 bit): try a smaller size.
@@ -24,9 +27,10 @@ void *os_reserve(size_t size, size_t alignment);
 /* Makes a page range of a reservation usable: zeroed, and paid for when touched. 0 or -errno. */
 int os_commit(void *ptr, size_t size);
 
-/* Gives pages back, keeps the range usable (it reads as zero afterwards). 0 or -errno. */
 /* Asks for huge pages in a reserved range; where there are none, nothing happens. */
 void os_advise_huge(void *ptr, size_t size);
+
+/* Gives pages back, keeps the range usable (it reads as zero afterwards). 0 or -errno. */
 int os_discard(void *ptr, size_t size);
 
 /* Ends a reservation or an os_map(). */
