@@ -379,7 +379,7 @@ class CheckBounds(unittest.TestCase):
 @unittest.skipUnless(CONTENDED_LINE, "no way here to bind a thread to a processor")
 class CostModel(unittest.TestCase):
     def model(self, *arguments):
-        short = ["--bench", BENCH, "--line", CONTENDED_LINE, "--runs", "1", "--min-time", "0.0005", "--transfer-ns", "50"]
+        short = ["--bench", BENCH, "--line", CONTENDED_LINE, "--runs", "1", "--min-time", "0.01", "--transfer-ns", "50"]
         return run([COST_MODEL, *short, *arguments])
 
     def test_a_design_with_a_lock_in_every_call_stops_growing_and_one_without_visits_does_not(self):

@@ -30,32 +30,16 @@
 #include <stdlib.h>
 
 #include "granules.h"
+#include "map_check.h"
+#include "map_table.h"
 #include "meta.h"
 
 enum { DEFAULT_SHARDS = 64, MAX_SHARDS = 1024, FIRST_SLOTS = 8, LOCKLESS_TRIES = 4 };
 
-struct slot {
-    _Atomic uintptr_t key;
-    _Atomic(void *) value;
-};
-
-struct table {
-    size_t mask; /* slots - 1 */
-    struct slot slots[];
-};
-
-struct shard {
-    _Alignas(64) spinlock_t lock;
-    _Atomic uint32_t sequence;
-    _Atomic(struct table *) table;
-    size_t entries;     /* guarded by lock */
-    size_t table_bytes; /* guarded by lock; old tables included */
-};
-
 static struct {
     spinlock_t lock;                /* for preparation only */
     _Atomic(struct shard *) shards; /* NULL: not prepared */
-    unsigned shard_shift; /* hash >> shard_shift is the shard's number; set before shards */
+    unsigned shard_shift;           /* see shard_number(); set before shards */
     unsigned count;
     unsigned wanted; /* set by allocation_map_set_shards(), 0: default */
 } map = {.lock = SPINLOCK_OF(RANK_MAP)};
@@ -66,22 +50,11 @@ static struct {
     struct slot slot;
 } empty_table;
 
-static inline uint64_t hash_key(uintptr_t key)
-{
-    return (uint64_t)key * UINT64_C(0x9E3779B97F4A7C15);
-}
-
-static inline size_t home_slot(uint64_t hash, size_t mask)
-{
-    /* the bits below the 10 that may choose the shard */
-    return (size_t)(hash >> 22) & mask;
-}
-
 static struct shard *shard_of(uint64_t hash)
 {
     /* acquire: pairs with the release in allocation_map_prepare() */
     struct shard *shards = atomic_load_explicit(&map.shards, memory_order_acquire);
-    return &shards[(hash >> 54) >> map.shard_shift];
+    return &shards[shard_number(hash, map.shard_shift)];
 }
 
 int allocation_map_set_shards(unsigned shards)
@@ -221,6 +194,7 @@ static int map_insert(uintptr_t key, void *value)
              * the sequence. */
             table_put(table, key, value);
             shard->entries++;
+            map_check(shard, map.shard_shift, key, value);
             spinlock_unlock(&shard->lock);
             return 0;
         }
@@ -279,6 +253,7 @@ static void map_remove(uintptr_t key)
     atomic_store_explicit(&table->slots[gap].key, 0, memory_order_release);
     shard->entries--;
     atomic_store_explicit(&shard->sequence, sequence + 2, memory_order_release);
+    map_check(shard, map.shard_shift, key, NULL);
     spinlock_unlock(&shard->lock);
 }
 

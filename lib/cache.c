@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "backend.h"
+#include "cache_check.h"
 #include "debug.h"
 #include "fit.h"
 #include "heaps.h"
@@ -249,6 +250,7 @@ static void instance_end(struct larder *instance)
 {
     planned_end(instance);
     cache_release_regions(instance);
+    cache_check_end(instance);
     registry_remove(instance);
     heaps_end(instance);
     meta_pool_put(&larder_pool, instance);
@@ -271,6 +273,12 @@ size_t cache_destroy_instance(struct larder *instance)
         atomic_store_explicit(&instance->orphans, live, memory_order_relaxed);
     }
     return live;
+}
+
+void cache_orphan_allocated(struct larder *instance)
+{
+    /* relaxed: the caller has a block of it, so it does not end meanwhile */
+    atomic_fetch_add_explicit(&instance->orphans, 1, memory_order_relaxed);
 }
 
 void cache_orphan_freed(struct larder *instance)
@@ -374,5 +382,6 @@ void cache_fork_child(void)
     }
     spinlock_reset(&registry.lock);
     thread_state_fork_child();
+    cache_check_forked();
     witness_look_again();
 }

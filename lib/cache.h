@@ -81,6 +81,9 @@ struct thread_cache {
     uint64_t allotted_bins;              /* a bit for each bin with places */
     unsigned sweep;                      /* bin last looked at for places to take away */
     struct bin bins[SIZE_CLASS_MAX_COUNT];
+#ifdef LARDER_CHECKS_FULL
+    struct check_pace pace; /* of cache_check_bin() */
+#endif
     void *pool_link; /* used by the pool */
 };
 
@@ -275,6 +278,8 @@ enum { TICK_EVERY = 32 }; /* puts of a thread after which it looks whether a tic
 void cache_tick_if_due(struct larder *instance, uint32_t now_ms);
 /* Does what had to wait for the end of a loop (span_heap_is_due()). */
 void cache_attend(struct span_heap *heap);
+/* Before a destroyed instance, some blocks of which are live, makes another one. */
+void cache_orphan_allocated(struct larder *instance);
 /* After a block of a destroyed instance has been freed: returns its memory, and the instance with the last. */
 void cache_orphan_freed(struct larder *instance);
 /* Bytes cached now: threads, depots or store, free spans. */

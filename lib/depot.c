@@ -20,7 +20,15 @@
  */
 #include "depot.h"
 
+#include "depot_check.h"
+
 enum { TAKER_WALK = 8 };
+
+static void leave(struct depot *depot)
+{
+    depot_check(depot);
+    spinlock_unlock(&depot->lock);
+}
 
 static struct magazine *top_full(struct depot *depot)
 {
@@ -47,7 +55,7 @@ struct magazine *depot_take_full(struct depot *depot, struct magazine *empty)
             depot->empty = empty;
         }
     }
-    spinlock_unlock(&depot->lock);
+    leave(depot);
     return full;
 }
 
@@ -63,7 +71,7 @@ struct magazine *depot_give_full(struct depot *depot, struct magazine *full)
     struct magazine *empty = depot->empty;
     if (empty != NULL)
         depot->empty = empty->next;
-    spinlock_unlock(&depot->lock);
+    leave(depot);
     return empty;
 }
 
@@ -80,7 +88,16 @@ struct magazine *depot_detach_full(struct depot *depot, uint32_t count)
     }
     if (depot->full_count < depot->full_min)
         depot->full_min = depot->full_count;
-    spinlock_unlock(&depot->lock);
+    leave(depot);
+    return detached;
+}
+
+struct magazine *depot_detach_empty(struct depot *depot)
+{
+    spinlock_lock(&depot->lock);
+    struct magazine *detached = depot->empty;
+    depot->empty = NULL;
+    leave(depot);
     return detached;
 }
 
@@ -90,7 +107,7 @@ uint32_t depot_reap_count(struct depot *depot, uint32_t now_ms, uint32_t idle_ms
     bool idle = os_is_idle(depot->used_ms, now_ms, idle_ms);
     uint32_t unneeded = idle ? depot->full_count : depot->full_min;
     depot->full_min = depot->full_count;
-    spinlock_unlock(&depot->lock);
+    leave(depot);
     return unneeded;
 }
 
@@ -191,7 +208,7 @@ uint32_t depot_take_blocks(struct depot *depot, const void *taker, struct round 
 {
     spinlock_lock(&depot->lock);
     uint32_t taken = take_listed(depot, taker, rounds, wanted);
-    spinlock_unlock(&depot->lock);
+    leave(depot);
     return taken;
 }
 
@@ -205,7 +222,7 @@ void depot_add_spare(struct depot *depot, struct run *run)
 {
     spinlock_lock(&depot->lock);
     add_spare(depot, run);
-    spinlock_unlock(&depot->lock);
+    leave(depot);
 }
 
 void depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t count)
@@ -215,6 +232,7 @@ void depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t
     depot->used_ms = now;
     for (uint32_t i = 0; i < count; i++) {
         struct run *run = run_of_state(rounds[i].state, depot->record_size);
+        depot_check_given(depot, &rounds[i], run);
         run->free_bits |= UINT64_C(1) << (rounds[i].state - run->states);
         run->free_blocks++;
         if (!run->listed)
@@ -224,7 +242,7 @@ void depot_give_blocks(struct depot *depot, const struct round *rounds, uint32_t
             add_spare(depot, run);
         }
     }
-    spinlock_unlock(&depot->lock);
+    leave(depot);
 }
 
 struct run *depot_detach_spares(struct depot *depot, uint32_t count)
@@ -239,7 +257,7 @@ struct run *depot_detach_spares(struct depot *depot, uint32_t count)
         detached = run;
     }
     count_spares(depot, left);
-    spinlock_unlock(&depot->lock);
+    leave(depot);
     return detached;
 }
 
@@ -249,6 +267,6 @@ uint32_t depot_reap_spares(struct depot *depot, uint32_t now_ms, uint32_t idle_m
     bool idle = *is_idle = os_is_idle(depot->used_ms, now_ms, idle_ms);
     uint32_t count = depot_spare_count(depot), unneeded = idle ? count : depot->spare_min;
     depot->spare_min = count;
-    spinlock_unlock(&depot->lock);
+    leave(depot);
     return unneeded;
 }

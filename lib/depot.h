@@ -6,6 +6,7 @@
 #ifndef LARDER_DEPOT_H
 #define LARDER_DEPOT_H
 
+#include "invariant.h"
 #include "magazine.h"
 
 struct depot {
@@ -21,6 +22,9 @@ struct depot {
     _Atomic uint32_t spare_count; /* read without the lock too */
     uint32_t spare_min;           /* fewest since the last reap */
     uint64_t exchanges;
+#ifdef LARDER_CHECKS_FULL
+    struct check_pace pace; /* of depot_check() */
+#endif
     /* fixed */
     uint32_t block_size;
     uint32_t run_blocks; /* blocks a run, 0 where blocks are spans of their own */
@@ -37,6 +41,9 @@ struct magazine *depot_give_full(struct depot *depot, struct magazine *full);
 
 /* Detaches up to `count` full magazines, linked through next. */
 struct magazine *depot_detach_full(struct depot *depot, uint32_t count);
+
+/* Detaches all empty magazines, linked through next. */
+struct magazine *depot_detach_empty(struct depot *depot);
 
 /* Working-set reaping: how many full magazines nobody has needed since the last call; all of them if none has been
  * given for `idle_ms`. */

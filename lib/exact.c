@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #include "cache.h"
+#include "exact_check.h"
 #include "meta.h"
 #include "thread_state.h"
 
@@ -43,21 +44,6 @@ struct exact_table *exact_table_get(void)
 void exact_table_put(struct exact_table *table)
 {
     meta_pool_put(&table_pool, table);
-}
-
-static uint32_t hash_size(size_t size)
-{
-    return (uint32_t)(((uint64_t)size * UINT64_C(0x9E3779B97F4A7C15)) >> 40);
-}
-
-static struct exact_stack *stack_of(struct exact_table *table, size_t size)
-{
-    return &table->stacks[hash_size(size) % EXACT_THREAD_SIZES];
-}
-
-static struct exact_bucket *bucket_of(struct exact_store *store, size_t size)
-{
-    return &store->buckets[hash_size(size) / EXACT_THREAD_SIZES % EXACT_BUCKETS];
 }
 
 /* The link in the bucket that points to the top of this size's stack, or to NULL. Lock held. */
@@ -118,7 +104,7 @@ static void store_put(struct larder *instance, struct block_record *record)
         }
     }
     record->idle_since = now;
-    struct exact_bucket *bucket = bucket_of(store, record->size);
+    struct exact_bucket *bucket = exact_bucket_of(store, record->size);
     store_added(store, bytes);
     if (!instance->capped) { /* else it is the cap's accounts that are peaked */
         cache_raise_peak(&instance->peak_cached_bytes,
@@ -126,6 +112,7 @@ static void store_put(struct larder *instance, struct block_record *record)
     }
     spinlock_lock(&bucket->lock);
     push(bucket, record);
+    exact_check_bucket(instance, bucket);
     spinlock_unlock(&bucket->lock);
 }
 
@@ -148,12 +135,13 @@ static struct block_record *pop_aligned(struct block_record *top, size_t alignme
 
 static struct block_record *store_take(struct larder *instance, size_t size, size_t alignment)
 {
-    struct exact_bucket *bucket = bucket_of(&instance->exact, size);
+    struct exact_bucket *bucket = exact_bucket_of(&instance->exact, size);
     struct block_record *record = NULL;
     spinlock_lock(&bucket->lock);
     struct block_record **at = find_size(bucket, size);
     if (*at != NULL)
         record = is_aligned(*at, alignment) ? pop(at) : pop_aligned(*at, alignment);
+    exact_check_bucket(instance, bucket);
     spinlock_unlock(&bucket->lock);
     if (record != NULL) {
         store_removed(&instance->exact, record->raw_size);
@@ -195,7 +183,7 @@ struct block_record *exact_alloc(struct larder *instance, struct thread_cache *c
                                  size_t alignment, enum exact_hit *hit)
 {
     if (cache->exact != NULL) {
-        struct exact_stack *stack = stack_of(cache->exact, size);
+        struct exact_stack *stack = exact_stack_of(cache->exact, size);
         struct block_record *top = stack->size == size ? stack->top : NULL;
         if (top != NULL) {
             if (is_aligned(top, alignment)) {
@@ -207,6 +195,7 @@ struct block_record *exact_alloc(struct larder *instance, struct thread_cache *c
         if (top != NULL) {
             thread_cache_give(cache, top->raw_size);
             block_mark_live(top);
+            exact_check_table(instance, cache);
             *hit = EXACT_THREAD_HIT;
             return top;
         }
@@ -236,7 +225,8 @@ static bool make_room(struct larder *instance, struct thread_cache *cache, size_
 void exact_free(struct larder *instance, struct thread_cache *cache, struct block_record *record)
 {
     size_t bytes = record->raw_size;
-    struct exact_stack *stack = cache->exact != NULL ? stack_of(cache->exact, record->size) : NULL;
+    struct exact_stack *stack =
+        cache->exact != NULL ? exact_stack_of(cache->exact, record->size) : NULL;
     if (stack == NULL || bytes > instance->config.thread_cached_bytes / 4) {
         store_put(instance, record);
         return;
@@ -256,21 +246,29 @@ void exact_free(struct larder *instance, struct thread_cache *cache, struct bloc
     record->below = stack->top;
     stack->top = record;
     count_add(cache, &cache->counters.blocks_moved, 1);
+    exact_check_table(instance, cache);
 }
 
-/* How many of a stack's blocks, from the oldest on, are idle, at most as many as make up `wanted` bytes. */
-static uint32_t count_idle(const struct block_record *top, uint32_t now_ms, uint32_t idle_ms,
-                           uint64_t wanted, uint32_t *depth)
+/*
+ * How many of a stack's blocks are to stay: all but the oldest of those that are idle, which make up `wanted` bytes. Blocks of one size
+ * may differ in what lies around them.
+ */
+static uint32_t count_kept(const struct block_record *top, uint32_t now_ms, uint32_t idle_ms,
+                           uint64_t wanted)
 {
-    uint32_t idle = 0;
-    *depth = 0;
+    uint32_t busy = 0, kept = 0;
+    uint64_t bytes = 0; /* of what has not been kept */
     for (const struct block_record *record = top; record != NULL; record = record->below) {
-        (*depth)++;
-        if (os_is_idle(record->idle_since, now_ms, idle_ms))
-            idle++;
+        busy += !os_is_idle(record->idle_since, now_ms, idle_ms);
+        bytes += record->raw_size;
     }
-    uint64_t enough = (wanted + top->raw_size - 1) / top->raw_size;
-    return idle < enough ? idle : (uint32_t)enough;
+    for (const struct block_record *record = top; record != NULL; record = record->below) {
+        if (kept >= busy && bytes - record->raw_size < wanted)
+            break;
+        bytes -= record->raw_size;
+        kept++;
+    }
+    return kept;
 }
 
 /* Unlinks what is idle from one bucket, the bottom of each stack; linked through below. Lock held. */
@@ -281,8 +279,7 @@ static struct block_record *detach_idle(struct exact_bucket *bucket, uint32_t no
     struct block_record **size = &bucket->sizes;
     while (*size != NULL && *wanted > 0) {
         struct block_record *top = *size, *record = top, *last_kept = NULL;
-        uint32_t depth, count = count_idle(top, now_ms, idle_ms, *wanted, &depth);
-        for (uint32_t kept = depth - count; kept > 0; kept--) {
+        for (uint32_t kept = count_kept(top, now_ms, idle_ms, *wanted); kept > 0; kept--) {
             last_kept = record;
             record = record->below;
         }
@@ -315,6 +312,7 @@ size_t exact_evict(struct larder *instance, uint32_t now_ms, uint32_t idle_ms, u
         struct exact_bucket *bucket = &store->buckets[i];
         spinlock_lock(&bucket->lock);
         struct block_record *detached = detach_idle(bucket, now_ms, idle_ms, &wanted);
+        exact_check_bucket(instance, bucket);
         spinlock_unlock(&bucket->lock);
         while (detached != NULL) {
             struct block_record *record = detached;

@@ -7,6 +7,7 @@
 #define LARDER_EXACT_H
 
 #include "block.h"
+#include "invariant.h"
 
 struct thread_cache;
 
@@ -18,6 +19,9 @@ struct exact_table {
         size_t size;
         struct block_record *top;
     } stacks[EXACT_THREAD_SIZES];
+#ifdef LARDER_CHECKS_FULL
+    struct check_pace pace; /* of exact_check_table() */
+#endif
     void *pool_link;
 };
 
@@ -25,6 +29,9 @@ struct exact_bucket {
     spinlock_t lock;
     struct block_record
         *sizes; /* tops of the stacks, one a size, linked through next_size; guarded by lock */
+#ifdef LARDER_CHECKS_FULL
+    struct check_pace pace; /* of exact_check_bucket() */
+#endif
 };
 
 struct exact_store {
@@ -33,6 +40,22 @@ struct exact_store {
     _Atomic uint64_t blocks;
     _Atomic uint32_t next_evict_ms; /* when the next look for idle blocks is due */
 };
+
+/* Where blocks of a size are. */
+static inline uint32_t exact_hash_size(size_t size)
+{
+    return (uint32_t)(((uint64_t)size * UINT64_C(0x9E3779B97F4A7C15)) >> 40);
+}
+
+static inline struct exact_stack *exact_stack_of(struct exact_table *table, size_t size)
+{
+    return &table->stacks[exact_hash_size(size) % EXACT_THREAD_SIZES];
+}
+
+static inline struct exact_bucket *exact_bucket_of(struct exact_store *store, size_t size)
+{
+    return &store->buckets[exact_hash_size(size) / EXACT_THREAD_SIZES % EXACT_BUCKETS];
+}
 
 /* 0 or -ENOMEM. */
 int exact_init(struct exact_store *store);

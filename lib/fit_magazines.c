@@ -8,6 +8,7 @@
  */
 #include <assert.h>
 
+#include "cache_check.h"
 #include "fit.h"
 #include "fit_tiers.h"
 #include "thread_state.h"
@@ -339,6 +340,7 @@ bool fit_take_round(struct larder *instance, struct thread_cache *cache, unsigne
     *round = *top;
     bin_set_top(bin, top);
     count_add(cache, &cache->counters.blocks_moved, UINT64_MAX);
+    cache_check_bin(instance, cache, c);
     return true;
 }
 
@@ -372,6 +374,7 @@ bool fit_put_round(struct larder *instance, struct thread_cache *cache, unsigned
     *top = round;
     bin_set_top(bin, top + 1);
     count_add(cache, &cache->counters.blocks_moved, 1);
+    cache_check_bin(instance, cache, c);
     return true;
 }
 
@@ -405,12 +408,24 @@ static void drain_depot(struct larder *instance, unsigned c, uint32_t count)
     }
 }
 
+/* Those that stand ready for exchanges: where there is nothing to exchange they are wanted no more. */
+static void drop_empty(struct larder *instance, unsigned c)
+{
+    struct magazine *magazine = depot_detach_empty(&instance->depots[c]);
+    while (magazine != NULL) {
+        struct magazine *next = magazine->next;
+        drop_magazine(instance, magazine);
+        magazine = next;
+    }
+}
+
 void fit_drain_depots(struct larder *instance)
 {
     for (unsigned c = 0; c < instance->class_count; c++) {
         /* relaxed: a look without the lock; what comes meanwhile may stay */
         if (atomic_load_explicit(&instance->depots[c].full, memory_order_relaxed) != NULL)
             drain_depot(instance, c, UINT32_MAX);
+        drop_empty(instance, c);
     }
     fit_release_spares(instance);
 }

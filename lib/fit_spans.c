@@ -122,7 +122,7 @@ static bool put_span_capped(struct thread_cache *cache, struct region *region, u
     (void)backend_discard(instance, region_address(region, start), bytes);
     span_heap_put_clean(heap, region, start, units);
     if (!backend_can_discard(instance))
-        span_heap_release_empty(heap, os_now_ms(), 0, false);
+        cache_unreserve(instance, span_heap_release_empty(heap, os_now_ms(), 0, false));
     return true;
 }
 

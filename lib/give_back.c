@@ -8,6 +8,7 @@
  */
 #include "backend.h"
 #include "cache.h"
+#include "cache_check.h"
 #include "fit.h"
 #include "heaps.h"
 #include "planned.h"
@@ -41,7 +42,9 @@ bool cache_reserve(struct larder *instance, uint64_t bytes)
 void cache_unreserve(struct larder *instance, uint64_t bytes)
 {
     if (instance->capped) {
-        atomic_fetch_sub_explicit(&instance->cached_total, bytes, memory_order_relaxed);
+        uint64_t before =
+            atomic_fetch_sub_explicit(&instance->cached_total, bytes, memory_order_relaxed);
+        cache_check_account(before, bytes);
     }
 }
 

@@ -25,9 +25,15 @@ static void *realloc_unowned(struct larder *larder, void *ptr, size_t size)
 /* What the caller may have written to is all that larder_usable_size() told, not only what was asked for. */
 static void *realloc_moving(struct larder *owner, void *ptr, size_t usable, size_t size)
 {
+    bool orphaned = atomic_load_explicit(&owner->orphaned, memory_order_relaxed);
+    if (orphaned) /* one block more to wait for, before the one that moves has gone */
+        cache_orphan_allocated(owner);
     void *moved = larder_alloc(owner, size);
-    if (moved == NULL)
+    if (moved == NULL) {
+        if (orphaned)
+            cache_orphan_freed(owner);
         return NULL;
+    }
     memcpy(moved, ptr, usable < size ? usable : size);
     entry_free(owner, ptr, "larder_realloc");
     return moved;

@@ -3,10 +3,7 @@
 
 #ifdef LARDER_CHECKS_FULL
 
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
-
+#include "invariant.h"
 #include "span_bins.h"
 #include "span_heap.h"
 
@@ -14,20 +11,9 @@ struct sums {
     uint64_t free_spans, used_units, clean_pages;
 };
 
-static _Noreturn void end(const char *what, uint64_t where)
-{
-    char line[128];
-    int length = snprintf(line, sizeof line, "larder: span heap: %s (%llu)\n", what,
-                          (unsigned long long)where);
-    if (write(STDERR_FILENO, line, (size_t)length) < 0) { /* nothing can be done about it */
-    }
-    abort();
-}
-
 static void must(bool holds, const char *what, uint64_t where)
 {
-    if (__builtin_expect(!holds, 0))
-        end(what, where);
+    invariant_holds(holds, "span heap", what, where);
 }
 
 static uint32_t check_free(const struct span_heap *heap, const struct region *region, uint32_t unit,
@@ -69,7 +55,7 @@ static uint32_t check_span(const struct span_heap *heap, const struct region *re
     case WORD_LARGE_CACHED:
         break;
     default:
-        end("nothing starts where a span should", unit);
+        invariant_broken("span heap", "nothing starts where a span should", unit);
     }
     must(length != 0 && length <= region->top - unit, "a block reaches beyond the top", unit);
     sums->used_units += length;
@@ -97,6 +83,8 @@ void span_check(const struct span_heap *heap)
     for (const struct region *region = heap->regions; region != NULL; region = region->next) {
         uint32_t unit = region_first_unit();
         total += region->top - unit;
+        must(allocation_map_region((uintptr_t)region_address(region, unit)) == region,
+             "a region that the map does not know", (uintptr_t)region_address(region, unit));
         for (bool after_free = false, is_free; unit < region->top; after_free = is_free) {
             unit += check_span(heap, region, unit, &sums, &is_free);
             must(!(after_free && is_free), "two free spans meet", unit);

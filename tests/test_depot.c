@@ -1,13 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The depot of a class by itself (lib/depot.h): which runs blocks come from, what becomes of those that are empty, and what nobody
- * has needed. Runs are records alone here; nothing looks at their memory.
+ * has needed. Runs are records alone here, with the words that a region has for them: nothing looks at their memory, but
+ * builds with all checks at all else.
  */
 #include "support.h"
 
 #include "depot.h"
 
-enum { BLOCK = 1024, BLOCKS = 8, UNITS = BLOCK * BLOCKS / UNIT, RUNS = 16, SEEN = BLOCKS * RUNS };
+enum {
+    BLOCK = 1024,
+    BLOCKS = 8,
+    UNITS = BLOCK * BLOCKS / UNIT,
+    RUNS = 16,
+    SEEN = BLOCKS * RUNS,
+    REGION_UNITS = MAP_GRANULE / UNIT
+};
 
 /* Room for a run's record, at a multiple of its size. */
 union record {
@@ -16,6 +24,7 @@ union record {
 };
 
 static union record records[RUNS];
+static word_t words[REGION_UNITS];
 static struct region region;
 static struct depot depot;
 static const int one, another, third; /* threads */
@@ -33,7 +42,29 @@ static void set_up(void)
     depot.run_blocks = BLOCKS;
     depot.run_units = UNITS;
     depot.record_size = RUN_RECORD;
+    region.units = REGION_UNITS;
+    region.words = words;
+    region.runs = (struct block_state *)(void *)records;
     atomic_store(&region.base, (uintptr_t)1 << 30);
+    ck_assert_int_eq(allocation_map_prepare(), 0);
+    ck_assert_int_eq(allocation_map_insert_region(&region, (uintptr_t)1 << 30, MAP_GRANULE), 0);
+}
+
+static void tear_down(void)
+{
+    allocation_map_remove_region((uintptr_t)1 << 30, MAP_GRANULE);
+}
+
+/* The words and states of a run, all blocks of which are free. */
+static void enter_run(struct run *run)
+{
+    uint32_t address = (uint32_t)(uintptr_t)run_block(run, 0);
+    for (uint32_t i = 0; i < BLOCKS; i++)
+        run->states[i].address = address + i * BLOCK;
+    for (uint32_t unit = 0; unit < UNITS; unit++) {
+        const struct block_state *state = &run->states[unit * UNIT / BLOCK];
+        word_store(&words[run->start + unit], WORD(WORD_RUN) | (uint32_t)(state - region.runs));
+    }
 }
 
 /* A new run of the class is a spare. */
@@ -42,11 +73,12 @@ static void add_run(unsigned i)
     struct run *run = run_at(i);
     memset(run, 0, RUN_RECORD);
     run->region = &region;
-    run->start = i * UNITS;
+    run->start = region_first_unit() + i * UNITS;
     run->length = UNITS;
     run->block_size = BLOCK;
     run->blocks = run->free_blocks = BLOCKS;
     run->free_bits = (1u << BLOCKS) - 1;
+    enter_run(run);
     depot_add_spare(&depot, run);
 }
 
@@ -75,6 +107,8 @@ START_TEST(each_block_is_handed_out_once)
     ck_assert_uint_eq(depot_take_blocks(&depot, &one, rounds, SEEN + 1), SEEN);
     for (unsigned i = 0; i < SEEN; i++) {
         size_t offset = (size_t)((char *)rounds[i].ptr - region_address(&region, 0));
+        ck_assert_uint_ge(offset, region_first_unit() * UNIT);
+        offset -= region_first_unit() * UNIT;
         ck_assert_uint_eq(offset % BLOCK, 0);
         ck_assert_uint_lt(offset / BLOCK, SEEN);
         ck_assert_uint_eq(offset / BLOCK / BLOCKS, run_of(rounds[i]));
@@ -171,16 +205,26 @@ START_TEST(spares_that_nobody_needed_are_reaped)
 }
 END_TEST
 
+static struct magazine *full_magazine(void)
+{
+    struct magazine *magazine = magazine_get(4);
+    ck_assert_ptr_nonnull(magazine);
+    take(&one, magazine->rounds, 4);
+    magazine->count = 4;
+    return magazine;
+}
+
 START_TEST(magazines_come_back_last_in_first_out_and_leave_an_empty_one)
 {
-    struct magazine first = {.count = 4, .capacity = 4}, second = first, empty = {.capacity = 4};
-    ck_assert_ptr_null(depot_take_full(&depot, &empty));
-    ck_assert_ptr_null(depot_give_full(&depot, &first));
-    ck_assert_ptr_null(depot_give_full(&depot, &second));
-    ck_assert_ptr_eq(depot_take_full(&depot, &empty), &second);
-    ck_assert_ptr_eq(depot_give_full(&depot, &second), &empty);
-    ck_assert_ptr_eq(depot_take_full(&depot, NULL), &second);
-    ck_assert_ptr_eq(depot_detach_full(&depot, 9), &first);
+    add_runs(2);
+    struct magazine *first = full_magazine(), *second = full_magazine(), *empty = magazine_get(4);
+    ck_assert_ptr_null(depot_take_full(&depot, empty));
+    ck_assert_ptr_null(depot_give_full(&depot, first));
+    ck_assert_ptr_null(depot_give_full(&depot, second));
+    ck_assert_ptr_eq(depot_take_full(&depot, empty), second);
+    ck_assert_ptr_eq(depot_give_full(&depot, second), empty);
+    ck_assert_ptr_eq(depot_take_full(&depot, NULL), second);
+    ck_assert_ptr_eq(depot_detach_full(&depot, 9), first);
     ck_assert_ptr_null(depot_take_full(&depot, NULL));
 }
 END_TEST
@@ -189,7 +233,7 @@ static Suite *depots(void)
 {
     Suite *suite = suite_create("the depot of a class");
     TCase *tc = add_claims(suite, "depot");
-    tcase_add_checked_fixture(tc, set_up, NULL);
+    tcase_add_checked_fixture(tc, set_up, tear_down);
     tcase_add_test(tc, each_block_is_handed_out_once);
     tcase_add_test(tc, a_thread_goes_on_with_its_own_run);
     tcase_add_test(tc, a_few_runs_of_others_are_left_to_them);

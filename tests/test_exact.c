@@ -181,6 +181,29 @@ START_TEST(a_trace_of_mixed_alignments_does_not_pile_up)
 }
 END_TEST
 
+START_TEST(a_release_leaves_no_block_of_a_size_whatever_lies_around_each)
+{
+    enum { BLOCKS = 20 };
+    larder_config_t config;
+    struct counted source;
+    larder_t *larder;
+    void *blocks[BLOCKS];
+
+    counted_init(&source, 0);
+    config = test_config(LARDER_POLICY_EXACT, &source.backend);
+    config.padding_before = 16; /* as much as its alignment before a block of a larger one */
+    larder = must_create(&config);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        blocks[i] = larder_alloc_aligned(larder, i + 1 == BLOCKS ? 4096 : 64, 1000);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        larder_free(larder, blocks[i]);
+    larder_free_cached(larder);
+    ck_assert_uint_eq(count_of(&source.outstanding_blocks), 0);
+    must_destroy(larder);
+    assert_all_returned(&source);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("exact");
@@ -192,5 +215,6 @@ int main(void)
     tcase_add_test(reuse, a_block_is_reused_for_its_exact_size_only);
     tcase_add_test(reuse, a_trace_of_mixed_alignments_does_not_pile_up);
     tcase_add_test(reuse, each_block_is_one_backend_allocation);
+    tcase_add_test(reuse, a_release_leaves_no_block_of_a_size_whatever_lies_around_each);
     return run_suite(suite);
 }

@@ -169,6 +169,29 @@ START_TEST(a_hundred_sizes_one_live_at_a_time_do_not_pile_up)
 }
 END_TEST
 
+START_TEST(what_goes_with_its_region_makes_room_under_the_cap_again)
+{
+    larder_config_t config;
+    struct counted source;
+    larder_t *larder;
+
+    counted_init(&source, 0); /* which cannot discard: memory goes by whole regions */
+    config = test_config(LARDER_POLICY_FIT, &source.backend);
+    config.max_cached_bytes = CAP;
+    larder = must_create(&config);
+    for (unsigned round = 0; round < 5; round++) {
+        void *cached = larder_alloc(larder, 900 * KIB), *refused = larder_alloc(larder, 2 * MIB);
+
+        larder_free(larder, cached);
+        ck_assert_uint_ge(stats_of(larder).cached_bytes, 900 * KIB);
+        larder_free(larder, refused); /* the region is empty now */
+        ck_assert_uint_eq(count_of(&source.outstanding_blocks), 0);
+    }
+    must_destroy(larder);
+    assert_all_returned(&source);
+}
+END_TEST
+
 /* -- Sizes that are cached -- */
 
 START_TEST(sizes_outside_of_the_bounds_go_straight_to_the_backend)
@@ -367,6 +390,7 @@ int main(void)
     tcase_add_loop_test(cap, a_cap_of_nothing_caches_nothing, 0, CACHING_POLICY_COUNT);
     tcase_add_loop_test(cap, a_hundred_sizes_one_live_at_a_time_do_not_pile_up, 0,
                         CACHING_POLICY_COUNT);
+    tcase_add_test(cap, what_goes_with_its_region_makes_room_under_the_cap_again);
     tcase_add_test(sizes, sizes_outside_of_the_bounds_go_straight_to_the_backend);
     tcase_add_test(sizes, fit_does_not_cache_sizes_above_the_maximum);
     tcase_add_loop_test(sizes, a_threads_magazines_stay_within_their_bytes_and_the_common_room, 0,

@@ -207,7 +207,7 @@ END_TEST
 START_TEST(a_block_that_outlived_its_instance_can_be_reallocated)
 {
     struct counted source;
-    larder_t *larder, *next;
+    larder_t *larder, *next, *another;
     void *block;
 
     counted_init(&source, 0);
@@ -219,10 +219,14 @@ START_TEST(a_block_that_outlived_its_instance_can_be_reallocated)
     block = larder_realloc(next, block, 100000);
     ck_assert_ptr_nonnull(block);
     ck_assert(pattern_holds(block, 1000, 1));
+    /* what has moved is still the destroyed one's, of which nothing may be another's by now */
+    another = make_instance((larder_policy_t)_i, NULL);
+    ck_assert_ptr_null(larder_owner(block));
     block = larder_realloc(next, block, 500);
     ck_assert_ptr_nonnull(block);
     ck_assert(pattern_holds(block, 500, 1));
     larder_free(next, block);
+    must_destroy(another);
     must_destroy(next);
     assert_all_returned(&source);
 }
