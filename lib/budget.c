@@ -12,7 +12,8 @@
  * credit. Growth of the working set gives credit for CREDIT times as much, giving back uses it up. It also lapses when HOPE
  * operations have gone by without growth or a new loop: longer sequences are on no record. And it lapses with the first decay: it is for
  * the beginning, and a decay lowers the working set, which would turn what is left of the credit into faults (ONNX Runtime, 1,500 inferences: 59 faults each, now 3). Without credit free memory
- * stays until it has been idle for decay_ms. Steady state is free of faults in either case.
+ * stays until it has been idle for decay_ms. Steady state is free of faults in either case. A thread that goes to a heap of its own
+ * (heaps.c) brings credit for what it leaves behind.
  *
  * The working set is the most that has been in use, and after a decay what was left: what has not been idle.
  * What planned loops need is always kept.
@@ -126,6 +127,13 @@ void budget_keep(struct larder *instance)
         }
     }
     cache_raise_peak(&instance->peak_held_bytes, use.held);
+}
+
+void budget_note_move(struct larder *instance, uint64_t bytes)
+{
+    spinlock_lock(&instance->budget.lock);
+    instance->budget.credit += bytes;
+    spinlock_unlock(&instance->budget.lock);
 }
 
 uint32_t budget_wait_ms(struct larder *instance, uint32_t now_ms)

@@ -27,6 +27,12 @@ struct budget {
  */
 void budget_keep(struct larder *instance);
 
+/*
+ * A thread takes its blocks from another heap from now on, and has left one in which so many bytes are free: it will touch fresh
+ * pages, for which as many of those may go. No lock may be held.
+ */
+void budget_note_move(struct larder *instance, uint64_t bytes);
+
 /* How long memory has to be idle now before it is given back within a call. */
 uint32_t budget_wait_ms(struct larder *instance, uint32_t now_ms);
 

@@ -19,6 +19,9 @@
  * 1.5 MiB meet 23 times a millisecond each; four that replay the recorded threads of an engine, without its computing, once in
  * a millisecond or two, and heaps of their own cost those up to half of their peak and save no time.)
  *
+ * What a heap has on record of repeated sequences is forgotten when a thread leaves it: it may be of both. And what is free in it
+ * then may be given back for what the thread goes on to take elsewhere.
+ *
  * What the heaps hold together is bounded as before: the budget (budget.c) sums them, and takes back from the one with most
  * free memory; decay and trims visit all. Statistics sum them. A heap lives as long as its instance, is left to
  * others by threads that end, and costs some 100 KiB of address space and what of its tables is used.
@@ -112,14 +115,17 @@ void heaps_move(struct thread_cache *cache)
         install(instance, another);
         another = NULL;
     }
-    struct span_heap *least = least_used(instance);
-    if (is_better(least, cache)) {
+    struct span_heap *least = least_used(instance), *left = cache->heap;
+    bool moves = is_better(least, cache);
+    if (moves) {
         heaps_leave(cache);
         heaps_join(cache, least);
     }
     spinlock_unlock(&instance->lock);
     if (another != NULL) /* another thread was faster */
         discard(another);
+    if (moves)
+        budget_note_move(instance, span_heap_part(left));
 }
 
 void heaps_end(struct larder *instance)

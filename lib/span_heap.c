@@ -493,6 +493,14 @@ void span_heap_look_around(struct span_heap *heap)
         span_heap_tell_live(heap);
 }
 
+uint64_t span_heap_part(struct span_heap *heap)
+{
+    span_heap_enter_unlooped(heap);
+    uint64_t bytes = span_heap_free_bytes_locked(heap);
+    heap_lock_leave(&heap->lock);
+    return bytes;
+}
+
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta)
 {
     enter_to_put(heap);

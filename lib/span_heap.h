@@ -212,6 +212,12 @@ void span_heap_lock_settled(struct span_heap *heap);
 /* The same for a thread that goes on to take other heaps' locks. */
 void span_heap_lock_for_fork(struct span_heap *heap);
 
+/*
+ * One of several threads has left the heap: the loops seen so far, which may be of both, are forgotten. Returns the bytes of touched pages in free
+ * spans. No lock may be held.
+ */
+uint64_t span_heap_part(struct span_heap *heap);
+
 /* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta);
 

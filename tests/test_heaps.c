@@ -154,6 +154,41 @@ START_TEST(a_thread_that_waits_to_take_has_met_the_one_that_took_last)
 }
 END_TEST
 
+static void repeat_and_move(void *context, unsigned index)
+{
+    struct party *party = context;
+    void *blocks[3];
+    larder_free(larder, larder_alloc(larder, LARGE));
+    meeting_wait(&party->meeting);
+    if (index == 0) {
+        for (int i = 0; i < 30; i++) {
+            blocks[i % 3] = larder_alloc(larder, LARGE);
+            if (i % 3 == 2) {
+                for (int j = 0; j < 3; j++)
+                    larder_free(larder, blocks[j]);
+            }
+        }
+        expect(larder->heap.loops->loops_count != 0);
+        void *block = alloc_crowded(LARGE);
+        expect(heap_of(block) != &larder->heap);
+        expect(larder->heap.loops->loops_count == 0);
+        /* less what has been given back already, for this very block */
+        expect(larder->budget.credit + stats_of(larder).given_back_bytes >= 3 * LARGE);
+        larder_free(larder, block);
+    }
+    meeting_wait(&party->meeting);
+}
+
+START_TEST(a_thread_that_moves_leaves_no_loops_behind_and_memory_to_be_given_back)
+{
+    struct party party = {.done = 0};
+    meeting_init(&party.meeting, 2);
+    run_threads(2, repeat_and_move, &party);
+    assert_expectations();
+    assert_all_is_free();
+}
+END_TEST
+
 /* -- Blocks -- */
 
 static void move_and_cross(void *context, unsigned index)
@@ -485,6 +520,7 @@ int main(void)
     tcase_add_test(claims, a_thread_that_is_alone_stays_where_it_is);
     tcase_add_test(claims, meetings_that_are_too_far_apart_are_forgotten);
     tcase_add_test(claims, a_thread_that_waits_to_take_has_met_the_one_that_took_last);
+    tcase_add_test(claims, a_thread_that_moves_leaves_no_loops_behind_and_memory_to_be_given_back);
     tcase_add_test(claims, blocks_go_back_to_the_heap_they_came_from_whoever_frees_them);
     tcase_add_test(claims, threads_spread_over_a_bounded_number_of_heaps_and_leave_them_to_others);
     tcase_add_test(claims, statistics_walks_and_trims_see_all_heaps);
