@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "error.h"
+
 enum { REDZONE_BYTE = 0xA5 };
 
 void debug_prepare(const struct larder *instance, void *ptr, size_t size)
@@ -17,7 +19,7 @@ void debug_prepare(const struct larder *instance, void *ptr, size_t size)
         memset(ptr, instance->config.fill, size);
 }
 
-bool debug_redzones_intact(const struct larder *instance, const void *ptr, size_t size)
+static bool redzones_intact(const struct larder *instance, const void *ptr, size_t size)
 {
     const unsigned char *before = (const unsigned char *)ptr - instance->config.redzone;
     const unsigned char *after = (const unsigned char *)ptr + size;
@@ -28,8 +30,10 @@ bool debug_redzones_intact(const struct larder *instance, const void *ptr, size_
     return true;
 }
 
-void debug_wipe(const struct larder *instance, void *ptr, size_t size)
+void debug_receive(struct larder *instance, void *ptr, size_t size, const char *call)
 {
+    if (!redzones_intact(instance, ptr, size))
+        error_report(instance, LARDER_ERROR_REDZONE, call, ptr, size, "live");
     if (instance->config.fill >= 0)
         memset(ptr, instance->config.fill, size);
 }
@@ -41,7 +45,7 @@ bool debug_is_wiped(const struct larder *instance, const void *ptr, size_t size)
     /* all equal if the first is right and each equals the next */
     bool wiped =
         fill < 0 || size == 0 || (bytes[0] == fill && memcmp(bytes, bytes + 1, size - 1) == 0);
-    return wiped && debug_redzones_intact(instance, ptr, size);
+    return wiped && redzones_intact(instance, ptr, size);
 }
 
 #ifdef LARDER_CHECKS_FULL

@@ -8,11 +8,8 @@
 /* Fills a block that is about to be handed out, and its redzones. */
 void debug_prepare(const struct larder *instance, void *ptr, size_t size);
 
-/* Checks the redzones of a block that is being freed; false if they were written to. */
-bool debug_redzones_intact(const struct larder *instance, const void *ptr, size_t size);
-
-/* Fills a block that has been freed. */
-void debug_wipe(const struct larder *instance, void *ptr, size_t size);
+/* A block that is being freed and is nobody else's any more: reports redzones that were written to, and fills it. */
+void debug_receive(struct larder *instance, void *ptr, size_t size, const char *call);
 
 /* True if nobody has written to it since, or there is nothing to tell that by. */
 bool debug_is_wiped(const struct larder *instance, const void *ptr, size_t size);

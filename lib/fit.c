@@ -251,6 +251,12 @@ bool fit_find(struct region *region, uintptr_t address, struct fit_block *block,
         return false;
     switch (word_kind(block->value)) {
     case WORD_LARGE_LIVE:
+        if (region->arena != NULL && planned_is_claimed(block->value)) {
+            block->value = WORD(WORD_LARGE_CACHED);
+            block->bytes = block->size = 0;
+            *state = "cached";
+            return true;
+        }
         block->bytes = span_bytes(block->value & WORD_INDEX_MASK);
         block->size = block->bytes - word_load(block->word + 1);
         *state = "live";
@@ -278,32 +284,68 @@ static bool mark_cached(const struct fit_block *block, bool strict)
     return true;
 }
 
-bool fit_free(struct larder *instance, struct thread_cache *cache, const struct fit_block *block,
-              bool strict)
+/* A large block of no arena; false if it is not live any more. */
+static bool free_large(struct larder *instance, struct thread_cache *cache,
+                       const struct fit_block *block)
 {
-    struct region *region = block->region;
-    if (block->is_large) {
-        uint32_t start = (uint32_t)(block->word - region->words);
-        if (region->arena != NULL)
-            return planned_put(cache, region, start, block->value, strict);
-        if (instance->planned != NULL)
-            planned_note_freed(instance, block->base);
-        if (!fit_free_span(cache, region, start, block->value))
-            return false;
-        if (instance->planned != NULL)
-            planned_after_put(instance);
-        count_add(cache, &cache->counters.slow_frees, UINT64_MAX); /* the caller counts it */
-        return true;
-    }
-    if (!mark_cached(block, strict))
+    uint32_t start = (uint32_t)(block->word - block->region->words);
+    if (instance->planned != NULL)
+        planned_note_freed(instance, block->base);
+    if (!fit_free_span(cache, block->region, start, block->value))
         return false;
+    if (instance->planned != NULL)
+        planned_after_put(instance);
+    count_add(cache, &cache->counters.slow_frees, UINT64_MAX); /* the caller counts it */
+    return true;
+}
+
+/* A class block that is cached. */
+static void free_round(struct larder *instance, struct thread_cache *cache,
+                       const struct fit_block *block)
+{
     count_free(cache, block->size);
     poison_cached(block->base, block->bytes); /* nobody else can get it before the next lines */
     unsigned c = block->size_class;
     struct round round = {block->base, fit_state_of(block)};
     if (!fit_put_round(instance, cache, c, round))
         fit_give_rounds(instance, c, &round, 1);
+}
+
+bool fit_free(struct larder *instance, struct thread_cache *cache, const struct fit_block *block,
+              bool strict)
+{
+    struct region *region = block->region;
+    if (block->is_large && region->arena != NULL)
+        return planned_put(cache, region, (uint32_t)(block->word - region->words), block->value,
+                           strict);
+    if (block->is_large)
+        return free_large(instance, cache, block);
+    if (!mark_cached(block, strict))
+        return false;
+    free_round(instance, cache, block);
     return true;
+}
+
+bool fit_claim(struct fit_block *block, bool strict)
+{
+    if (!block->is_large)
+        return mark_cached(block, strict);
+    if (block->region->arena != NULL)
+        return planned_claim(block->word, &block->value, strict);
+    uint32_t value = block->value, claimed = WORD(WORD_LARGE_CACHED) | (value & WORD_INDEX_MASK);
+    block->value = claimed;
+    /* relaxed: whoever gets the span next gets it from the heap, under its lock */
+    return atomic_compare_exchange_strong_explicit(block->word, &value, claimed,
+                                                   memory_order_relaxed, memory_order_relaxed);
+}
+
+void fit_free_claimed(struct larder *instance, struct thread_cache *cache,
+                      const struct fit_block *block)
+{
+    if (block->is_large)
+        (void)fit_free(instance, cache, block, false); /* by the word that claim left */
+    else
+        free_round(instance, cache, block);
 }
 
 void fit_resize(struct larder *instance, const struct fit_block *block, size_t size)

@@ -66,6 +66,14 @@ bool fit_find(struct region *region, uintptr_t address, struct fit_block *block,
 bool fit_free(struct larder *instance, struct thread_cache *cache, const struct fit_block *block,
               bool strict);
 
+/*
+ * The same in two steps, for a block that is looked at, or filled, in between: claim takes it out of everybody's hands, so that a second
+ * free finds it cached, and notes in *block what its word says now; whoever has claimed it frees it.
+ */
+bool fit_claim(struct fit_block *block, bool strict);
+void fit_free_claimed(struct larder *instance, struct thread_cache *cache,
+                      const struct fit_block *block);
+
 /* Changes the size asked for of a live block, within what it occupies. */
 void fit_resize(struct larder *instance, const struct fit_block *block, size_t size);
 

@@ -73,26 +73,37 @@ bool entry_release(struct larder *owner, struct thread_cache *cache, const struc
     return true;
 }
 
-static void free_found(const struct lookup *found, bool is_record, void *ptr, const char *call)
+/* Before a block is looked at and filled: whoever comes too late may find its memory another's, or gone. */
+static bool claim(struct lookup *found, bool is_record)
+{
+    bool strict = releases_strictly(found->owner);
+    return is_record ? block_mark_cached(found->record, strict) : fit_claim(&found->fit, strict);
+}
+
+static void free_claimed(const struct lookup *found, struct thread_cache *cache, bool is_record,
+                         void *ptr, const char *call)
+{
+    struct larder *owner = found->owner;
+    if (!owner->plain)
+        debug_receive(owner, ptr, found->size, call);
+    if (is_record)
+        free_record(owner, cache, found->record);
+    else
+        fit_free_claimed(owner, cache, &found->fit);
+}
+
+static void free_found(struct lookup *found, bool is_record, void *ptr, const char *call)
 {
     struct larder *owner = found->owner;
     struct thread_cache *cache = thread_cache_of(owner);
     count_add(cache, &cache->counters.slow_frees, 1);
-    bool waits = found->live && quarantine_wants(owner, found, is_record);
-    /* before it is filled: whoever comes too late may find its memory gone */
-    bool claimed = found->live && is_record && !waits &&
-                   block_mark_cached(found->record, releases_strictly(owner));
-    bool live = is_record && !waits ? claimed : found->live;
-    if (live && !owner->plain) {
-        if (!debug_redzones_intact(owner, ptr, found->size)) {
-            error_report(owner, LARDER_ERROR_REDZONE, call, ptr, found->size, found->state);
-        }
-        debug_wipe(owner, ptr, found->size);
-    }
-    if (live && waits) {
-        live = quarantine_free(owner, cache, found, is_record, ptr);
-    } else if (claimed) {
-        free_record(owner, cache, found->record);
+    bool live = found->live;
+    if (live && quarantine_wants(owner, found, is_record)) {
+        live = quarantine_free(owner, cache, found, is_record, ptr, call);
+    } else if (live && (is_record || !owner->plain)) {
+        live = claim(found, is_record);
+        if (live)
+            free_claimed(found, cache, is_record, ptr, call);
     } else if (live) {
         live = entry_release(owner, cache, found, is_record);
     }

@@ -314,6 +314,19 @@ void *planned_request(struct thread_cache *cache, size_t size, size_t alignment)
     return planned_place(stream, step, total, size) + instance->front;
 }
 
+bool planned_claim(word_t *word, uint32_t *value, bool strict)
+{
+    uint32_t live = *value, claimed = live | WORD_GENERATION_ONE;
+    *value = claimed;
+    if (!strict) {
+        word_store(word, claimed);
+        return true;
+    }
+    /* relaxed: it is the put that publishes */
+    return atomic_compare_exchange_strong_explicit(word, &live, claimed, memory_order_relaxed,
+                                                   memory_order_relaxed);
+}
+
 bool planned_put(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t word,
                  bool strict)
 {

@@ -115,6 +115,18 @@ void planned_note_freed(struct larder *instance, const void *base);
 void planned_after_put(struct larder *instance);
 void planned_note_resized(struct larder *instance, const void *ptr, size_t size);
 
+/*
+ * Takes a live block of an arena out of everybody's hands before it is freed, but leaves its place taken; *value is its word. False if it
+ * is not live any more, also against other threads if `strict`.
+ */
+bool planned_claim(word_t *word, uint32_t *value, bool strict);
+
+/* The lowest bit of a place's generation says so. */
+static inline bool planned_is_claimed(uint32_t value)
+{
+    return (value & WORD_GENERATION_ONE) != 0;
+}
+
 /* Frees a block of an arena; false if it is not live any more. */
 bool planned_put(struct thread_cache *cache, struct region *region, uint32_t start, uint32_t word,
                  bool strict);
@@ -201,7 +213,9 @@ static inline char *planned_place(struct plan_stream *stream, const struct plan_
 {
     word_t *word = &stream->words[step->start];
     uint32_t units = (uint32_t)((total + UNIT - 1) >> UNIT_SHIFT);
-    uint32_t generation = (word_load(word) + WORD_GENERATION_ONE) & WORD_GENERATION_MASK;
+    /* the next one; its lowest bit is for planned_claim() */
+    uint32_t generation =
+        (word_load(word) + 2 * WORD_GENERATION_ONE) & WORD_GENERATION_MASK & ~WORD_GENERATION_ONE;
     word_store(word + 1, (uint32_t)(((size_t)units << UNIT_SHIFT) - size));
     word_store(word, WORD(WORD_LARGE_LIVE) | generation | units);
     stream->next = step + 1;

@@ -162,11 +162,12 @@ static bool wait_in_line(struct larder *instance, const struct quarantined *bloc
 }
 
 bool quarantine_free(struct larder *instance, struct thread_cache *cache,
-                     const struct lookup *found, bool is_record, void *ptr)
+                     const struct lookup *found, bool is_record, void *ptr, const char *call)
 {
     struct quarantined block = describe(found, is_record, ptr);
     if (!mark_waiting(&block))
         return false;
+    debug_receive(instance, ptr, found->size, call);
     if (is_record)
         poison_cached(found->record->raw, found->record->raw_size);
     else

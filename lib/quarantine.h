@@ -35,9 +35,9 @@ int quarantine_init(struct larder *instance);
 /* True if a block that has been found live is to wait; else it is to be freed now. */
 bool quarantine_wants(struct larder *instance, const struct lookup *found, bool is_record);
 
-/* Frees it, into the queue, and those at the other end of it for good. False: it is not live any more. No lock may be held. */
+/* Frees it under the name of `call`, into the queue, and those at the other end of it for good. False: it is not live any more. No lock may be held. */
 bool quarantine_free(struct larder *instance, struct thread_cache *cache,
-                     const struct lookup *found, bool is_record, void *ptr);
+                     const struct lookup *found, bool is_record, void *ptr, const char *call);
 
 /* Frees all that waits. No lock may be held. */
 void quarantine_empty(struct larder *instance);

@@ -143,6 +143,92 @@ START_TEST(fresh_blocks_are_filled_with_the_byte_asked_for)
 }
 END_TEST
 
+#if !UNDER_SANITIZER
+/* -- A free that comes while another one looks at the block -- */
+
+struct second {
+    larder_t *larder;
+    unsigned frees, redzones, doubles;
+};
+
+static void *free_again(void *argument)
+{
+    void **pair = argument;
+
+    larder_free(pair[0], pair[1]);
+    return NULL;
+}
+
+/* Told of the redzone, has another thread free the block, before the first free goes on to fill it. */
+static void free_meanwhile(void *context, const larder_error_t *error)
+{
+    struct second *second = context;
+    void *pair[] = {second->larder, (void *)(uintptr_t)error->ptr};
+    pthread_t thread;
+
+    second->doubles += error->kind == LARDER_ERROR_DOUBLE_FREE;
+    second->redzones += error->kind == LARDER_ERROR_REDZONE;
+    if (second->frees++ != 0)
+        return;
+    expect(pthread_create(&thread, NULL, free_again, pair) == 0);
+    pthread_join(thread, NULL);
+}
+
+/* Every policy, default and strict checks, with and without a quarantine. */
+static larder_t *make_for_a_second_free(int bits, struct second *second)
+{
+    larder_config_t config =
+        test_config((larder_policy_t)(bits >> 2), larder_backend_by_name("mmap"));
+
+    config.checks = bits & 1 ? LARDER_CHECKS_STRICT : LARDER_CHECKS_DEFAULT;
+    config.quarantine_bytes = bits & 2 ? 16 * MIB : 0;
+    config.redzone = 16;
+    config.fill = 0xDB;
+    config.error_handler = free_meanwhile;
+    config.error_context = second;
+    return must_create(&config);
+}
+
+static void free_overrun_block(struct second *second, size_t size)
+{
+    unsigned char *block = larder_alloc(second->larder, size);
+
+    ck_assert_ptr_nonnull(block);
+    *byte_at(block, (ptrdiff_t)size) ^= 0xFF;
+    *second = (struct second){.larder = second->larder};
+    larder_free(second->larder, block);
+    ck_assert_msg(second->redzones == 1 && second->doubles == 1, "%zu bytes: %u redzones, %u twice",
+                  size, second->redzones, second->doubles);
+}
+
+START_TEST(a_block_is_nobodys_before_it_is_looked_at_and_filled)
+{
+    struct second second = {0};
+
+    second.larder = make_for_a_second_free(_i, &second);
+    for (unsigned i = 0; i < SIZE_COUNT; i++)
+        free_overrun_block(&second, block_sizes[i]);
+    if (_i >> 2 == LARDER_POLICY_PLANNED) { /* and those of an arena */
+        for (unsigned round = 0; round < 3; round++) {
+            void *blocks[2];
+
+            ck_assert_int_eq(larder_plan_begin(second.larder, 1), 0);
+            if (round == 2) {
+                free_overrun_block(&second, 300000);
+                free_overrun_block(&second, 300000);
+            }
+            for (unsigned i = 0; i < 2; i++)
+                ck_assert_ptr_nonnull(blocks[i] = larder_alloc(second.larder, 300000));
+            for (unsigned i = 0; i < 2; i++)
+                larder_free(second.larder, blocks[i]);
+            ck_assert_int_eq(larder_plan_end(second.larder), 0);
+        }
+    }
+    must_destroy(second.larder);
+}
+END_TEST
+#endif
+
 int main(void)
 {
     Suite *suite = suite_create("debugging help");
@@ -152,6 +238,9 @@ int main(void)
 #if !UNDER_SANITIZER
     tcase_add_loop_test(claims, a_byte_written_beside_a_block_is_found_at_its_free, 0,
                         VARIANT_COUNT);
+#endif
+#if !UNDER_SANITIZER
+    tcase_add_loop_test(claims, a_block_is_nobodys_before_it_is_looked_at_and_filled, 0, 4 << 2);
 #endif
     tcase_add_loop_test(claims, a_build_with_all_checks_surrounds_and_fills_blocks_unasked, 0,
                         VARIANT_COUNT);

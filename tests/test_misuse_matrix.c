@@ -125,7 +125,7 @@ static void run_case(void *context)
     config.backend = combination->foreign ? &taking : larder_backend_mmap();
     config.redzone = combination->misuse->redzone;
     config.fill =
-        -1; /* also with all checks: of two that free at once the one that comes too late would fill what is gone */
+        combination->strict ? 0xDB : -1; /* filling must not come before a free is settled */
     config.quarantine_bytes = combination->misuse->quarantine;
     config.decay_ms = UINT32_MAX;
     scene.larder = larder_create("kitchen", &config);

@@ -150,7 +150,7 @@ typedef struct larder_error {
 
 /*
  * Called on misuse, without locks held. May return: the call is then ignored (a bad free does
- * nothing). NULL in the configuration stands for: print the message to stderr and abort().
+ * nothing; but one that finds overwritten bytes is a good one, and goes on). NULL in the configuration stands for: print the message to stderr and abort().
  */
 typedef void larder_error_handler(void *context, const larder_error_t *error);
 
