@@ -58,7 +58,8 @@ static uint64_t spend(struct budget *budget, const struct span_heap_use *use)
     }
     if (use->new_loops)
         budget->operations = use->operations;
-    if (use->operations - budget->operations > HOPE)
+    /* below 0: another thread has looked since */
+    if ((int32_t)(use->operations - budget->operations) > HOPE)
         budget->credit = 0;
     uint64_t slack = budget->peak / SHARE;
     if (slack < LEAST_SLACK)
@@ -81,7 +82,7 @@ static struct span_heap *find_fullest(struct larder *instance, uint64_t *asked)
     for (uint32_t i = 0; i < heaps_count(instance); i++) {
         if ((*asked >> i & 1) != 0)
             continue;
-        uint64_t bytes = span_heap_free_bytes(heaps_at(instance, i));
+        uint64_t bytes = span_heap_told_free_bytes(heaps_at(instance, i));
         if (bytes > most) {
             most = bytes;
             fullest = heaps_at(instance, i);

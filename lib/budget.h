@@ -17,7 +17,7 @@ struct budget {
     spinlock_t lock;
     uint64_t peak;       /* bytes: the working set; guarded by lock, as all below */
     uint64_t credit;     /* bytes that may still be given back early */
-    uint64_t operations; /* of the heaps, when there was reason for hope last */
+    uint32_t operations; /* of the heaps, when there was reason for hope last; modulo 2^32 */
     struct patience patience;
 };
 

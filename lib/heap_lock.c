@@ -17,10 +17,15 @@ static void revoke(heap_lock_t *lock, heap_lock_user_t *owner)
     lock->revocations++;
 }
 
-static void double_streak(heap_lock_t *lock)
+/* The bias has been lost: the next one takes more to earn, or less, if this one has lasted. */
+static void note_loss(heap_lock_t *lock)
 {
-    lock->streak_needed = lock->streak_needed < HEAP_LOCK_LAST_STREAK ? lock->streak_needed * 2
-                                                                      : HEAP_LOCK_LAST_STREAK;
+    if (os_is_idle(lock->since_ms, os_now_ms(), HEAP_LOCK_PAYS_MS)) {
+        if (lock->streak_needed > HEAP_LOCK_FIRST_STREAK)
+            lock->streak_needed /= 2;
+    } else if (lock->streak_needed < HEAP_LOCK_LAST_STREAK) {
+        lock->streak_needed *= 2;
+    }
 }
 
 /* One more entry of `self`, which may earn it the bias. */
@@ -36,6 +41,7 @@ static void count_entry(heap_lock_t *lock, heap_lock_user_t *self)
         lock->streak_needed = HEAP_LOCK_FIRST_STREAK;
     if (++lock->streak >= lock->streak_needed && os_barrier_is_remote()) {
         lock->streak = 0;
+        lock->since_ms = os_now_ms();
         /* relaxed: only this thread may take it for granted */
         atomic_store_explicit(&lock->owner, self, memory_order_relaxed);
     }
@@ -59,7 +65,7 @@ __attribute__((noinline)) unsigned heap_lock_enter_slow(heap_lock_t *lock, heap_
     enum spinlock_wait waited;
     bool taken_over = take_over(lock, self, &waited) != NULL;
     if (taken_over)
-        double_streak(lock);
+        note_loss(lock);
     count_entry(lock, self);
     if (taken_over || waited == SPINLOCK_PARKED)
         return HEAP_LOCK_LONG;
@@ -85,7 +91,7 @@ void heap_lock_enter_visiting(heap_lock_t *lock, heap_lock_user_t *self)
 void heap_lock_forfeit(heap_lock_t *lock)
 {
     if (lock->lent != NULL)
-        double_streak(lock);
+        note_loss(lock);
     lock->lent = NULL;
 }
 

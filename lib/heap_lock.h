@@ -9,7 +9,10 @@
  * execute a full barrier (membarrier on Linux), and waits until the owner's `busy` is 0. The barrier settles the store-load race on the
  * owner's side: either the visitor sees busy = 1, or the owner, loading after the barrier, sees that it is owner no more
  * and goes the way of everybody. From then on it is a plain spinlock, and each loss of the bias doubles the
- * streak needed for the next, so threads that alternate do not pay the system call again and again.
+ * streak needed for the next, so threads that alternate do not pay the system call again and again. But where the bias has lasted for
+ * HEAP_LOCK_PAYS_MS it halves it: threads that take turns by the scheduler's slices, since there are more of them than processors, soon have
+ * nearly all of each slice. A loss costs as much as some 2000 entries without a bias do more than with it, so a streak of LAST_STREAK is enough even for
+ * threads that alternate as badly as can be.
  *
  * `busy` belongs to the thread, not to the lock: one that has found itself to be the owner, and is preempted before it stores
  * busy, may go on when another has become the owner, and would then set and clear the other's. (tests/model/heap_lock.pml
@@ -34,7 +37,12 @@
 
 #include "spinlock.h"
 
-enum { HEAP_LOCK_FIRST_STREAK = 64, HEAP_LOCK_LAST_STREAK = 1 << 20, HEAP_LOCK_LONG = 4 };
+enum {
+    HEAP_LOCK_FIRST_STREAK = 64,
+    HEAP_LOCK_LAST_STREAK = 1 << 14,
+    HEAP_LOCK_PAYS_MS = 1, /* a bias that lasted so long was worth what its loss costs, some us */
+    HEAP_LOCK_LONG = 4
+};
 
 /* A thread, to its locks. */
 typedef struct heap_lock_user {
@@ -51,6 +59,7 @@ typedef struct heap_lock {
     const heap_lock_user_t *last;
     heap_lock_user_t *lent;         /* gets the bias back when the present holder leaves */
     uint32_t streak, streak_needed; /* 0: HEAP_LOCK_FIRST_STREAK */
+    uint32_t since_ms;              /* when the bias was earned last */
     uint32_t passes;                /* by heap_lock_enter_passing() since `last` came last */
     heap_lock_user_t *by_bias;      /* the present holder if it entered by its bias, else NULL */
     uint64_t revocations;

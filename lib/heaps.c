@@ -22,8 +22,9 @@
  * What a heap has on record of repeated sequences is forgotten when a thread leaves it: it may be of both. And what is free in it
  * then may be given back for what the thread goes on to take elsewhere.
  *
- * What the heaps hold together is bounded as before: the budget (budget.c) sums them, and takes back from the one with most
- * free memory; decay and trims visit all. Statistics sum them. A heap lives as long as its instance, is left to
+ * What the heaps hold together is bounded as before: the budget (budget.c) sums them, without their locks, and takes back from the one with most
+ * free memory; decay and trims visit all. (When the budget took each heap's lock to look, each of 16 threads that began took the
+ * bias from each of the others, again and again: 5000 times within 0.1 s.) Statistics sum them. A heap lives as long as its instance, is left to
  * others by threads that end, and costs some 100 KiB of address space and what of its tables is used.
  *
  * Only where blocks go straight to the heap (thread_cache.span_limit): a cap, checks and plans take longer ways, under which the lock

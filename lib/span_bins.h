@@ -223,6 +223,9 @@ bool span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
 /* Counts the pages of a loop's places as touched: from now on its takes do not look. */
 void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uint32_t count);
 
+/* Tells the budget what is held and needed now: wherever total_units, clean_pages or the highest place of the loops have changed. */
+void span_heap_tell_use(struct span_heap *heap);
+
 /* Bytes that cost memory: spans in use, and touched pages of free ones. */
 uint64_t span_heap_held_bytes_locked(const struct span_heap *heap);
 

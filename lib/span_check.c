@@ -94,6 +94,9 @@ void span_check(const struct span_heap *heap)
     must(span_heap_used_units((struct span_heap *)(uintptr_t)heap) == sums.used_units,
          "units in use", sums.used_units);
     must(heap->clean_pages == sums.clean_pages, "clean pages", sums.clean_pages);
+    must(atomic_load_explicit(&((struct span_heap *)(uintptr_t)heap)->told_held_bytes,
+                              memory_order_relaxed) == span_heap_held_bytes_locked(heap),
+         "bytes held, as told", span_heap_held_bytes_locked(heap));
     must(count_binned(&heap->dirty) + count_binned(&heap->mixed) == sums.free_spans,
          "free spans in bins", sums.free_spans);
 }

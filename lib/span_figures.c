@@ -21,6 +21,51 @@ uint64_t span_heap_used_bytes(struct span_heap *heap)
     return span_heap_used_units(heap) << UNIT_SHIFT;
 }
 
+/* Bytes that planned loops need, with all there is in other regions; 0: there are none. */
+static uint64_t loops_bytes(const struct span_heap *heap)
+{
+    const struct span_loops *loops = heap->loops;
+    if (loops == NULL || loops->highest == 0)
+        return 0;
+    uint64_t above = loops->region->top - loops->highest;
+    return (heap->total_units - above) << UNIT_SHIFT;
+}
+
+void span_heap_tell_use(struct span_heap *heap)
+{
+    /* relaxed: figures, each by itself */
+    atomic_store_explicit(&heap->told_held_bytes, span_heap_held_bytes_locked(heap),
+                          memory_order_relaxed);
+    atomic_store_explicit(&heap->told_needed_bytes, loops_bytes(heap), memory_order_relaxed);
+}
+
+/* In spans in use, less what has been noted as freed. */
+static uint64_t told_used_bytes(struct span_heap *heap)
+{
+    uint64_t used = span_heap_used_bytes(heap), waiting = span_remote_bytes(&heap->remote);
+    return waiting < used ? used - waiting : 0; /* they are read one after the other */
+}
+
+uint64_t span_heap_told_free_bytes(struct span_heap *heap)
+{
+    uint64_t held = atomic_load_explicit(&heap->told_held_bytes, memory_order_relaxed);
+    uint64_t used = told_used_bytes(heap);
+    return used < held ? held - used : 0;
+}
+
+void span_heap_add_use(struct span_heap *heap, struct span_heap_use *use)
+{
+    uint64_t used = told_used_bytes(heap);
+    uint64_t needed = atomic_load_explicit(&heap->told_needed_bytes, memory_order_relaxed);
+    use->used += used;
+    use->held += atomic_load_explicit(&heap->told_held_bytes, memory_order_relaxed);
+    use->needed += needed != 0 ? needed : used;
+    use->operations += atomic_load_explicit(&heap->operations, memory_order_relaxed);
+    /* relaxed: only a hint, and the store of true orders nothing */
+    if (atomic_load_explicit(&heap->new_loops, memory_order_relaxed))
+        use->new_loops |= atomic_exchange_explicit(&heap->new_loops, false, memory_order_relaxed);
+}
+
 /* In units, of what has been touched. */
 static uint32_t largest_free(struct span_heap *heap)
 {

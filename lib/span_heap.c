@@ -242,7 +242,9 @@ static struct taken_span take_from_top(struct span_heap *heap, uint32_t length, 
 static inline void note_operation(struct span_heap *heap, struct region *region, uint32_t start,
                                   uint32_t what)
 {
-    heap->operations++;
+    atomic_store_explicit(&heap->operations,
+                          atomic_load_explicit(&heap->operations, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
     if (heap->loops == NULL)
         return;
     if (__builtin_expect(span_remote_is_stream(&heap->remote), 0)) {
@@ -269,6 +271,7 @@ static __attribute__((noinline)) struct taken_span take_slow(struct span_heap *h
                                   : take_from_top(heap, length, alignment, word, live_delta);
     if (taken.region != NULL)
         note_operation(heap, taken.region, taken.start, length);
+    span_heap_tell_use(heap);
     span_check(heap);
     heap_lock_leave(&heap->lock);
     return taken;
@@ -531,6 +534,7 @@ void span_heap_put_clean(struct span_heap *heap, struct region *region, uint32_t
     span_heap_insert_coalesced(heap, region, start, length, pages);
     heap->given_back_bytes += (uint64_t)length << UNIT_SHIFT;
     span_heap_note_put(heap, length, 0);
+    span_heap_tell_use(heap);
     span_check(heap);
     heap_lock_leave(&heap->lock);
 }

@@ -46,14 +46,16 @@ struct span_heap {
     int64_t live_bytes, told_live_bytes;
     uint64_t peak_free_bytes;
     uint64_t splits, coalesces, given_back_bytes;
-    uint64_t operations;       /* takes and puts that no loop answered */
-    bool new_loops;            /* since the budget last looked */
-    bool purge_waits;          /* for the end of a loop */
-    uint32_t detached;         /* purges under way: free spans are missing */
-    uint32_t touched_pages;    /* by loops made ready; the next take tells of them */
-    struct span_bins dirty;    /* free spans in which every page has been touched */
-    struct span_bins mixed;    /* those with clean pages, searched second */
-    struct span_remote remote; /* blocks freed by others while the heap is biased */
+    /* what the budget reads without the lock, see span_heap_add_use() */
+    _Atomic uint64_t told_held_bytes, told_needed_bytes; /* of the latter 0: what is in use */
+    _Atomic uint32_t operations; /* takes and puts that no loop answered, modulo 2^32 */
+    _Atomic bool new_loops;      /* since the budget last looked */
+    bool purge_waits;            /* for the end of a loop */
+    uint32_t detached;           /* purges under way: free spans are missing */
+    uint32_t touched_pages;      /* by loops made ready; the next take tells of them */
+    struct span_bins dirty;      /* free spans in which every page has been touched */
+    struct span_bins mixed;      /* those with clean pages, searched second */
+    struct span_remote remote;   /* blocks freed by others while the heap is biased */
 };
 
 /* A span that has been taken out of the heap; two registers wide. */
@@ -170,11 +172,14 @@ size_t span_heap_purge(struct span_heap *heap, uint32_t now_ms, uint32_t idle_ms
 struct span_heap_use {
     uint64_t used, held; /* bytes in spans in use; with touched pages of free ones */
     uint64_t needed;     /* bytes that planned loops will hold */
-    uint64_t operations; /* that were searched for */
+    uint32_t operations; /* that were searched for, modulo 2^32 */
     bool new_loops;      /* there are loops that there were not the last time */
 };
 
-/* Adds this heap's. */
+/*
+ * Adds this heap's, as last told. Without the lock: each thread that comes to touch fresh pages looks at all heaps, and would take the bias of each from
+ * its owner.
+ */
 void span_heap_add_use(struct span_heap *heap, struct span_heap_use *use);
 
 /*
@@ -221,8 +226,9 @@ uint64_t span_heap_part(struct span_heap *heap);
 /* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta);
 
-/* Of touched pages in free spans. */
+/* Of touched pages in free spans; the second as last told, without the lock. */
 uint64_t span_heap_free_bytes(struct span_heap *heap);
+uint64_t span_heap_told_free_bytes(struct span_heap *heap);
 
 uint64_t span_heap_used_bytes(struct span_heap *heap);
 

@@ -43,7 +43,10 @@ static struct meta_pool loops_pool = META_POOL(struct span_loops);
 static void drop_loops(struct span_loops *loops)
 {
     loops->loops_count = 0;
-    loops->highest = 0;
+    if (loops->highest != 0) {
+        loops->highest = 0;
+        span_heap_tell_use(loops->heap);
+    }
 }
 
 /* The record begins in the common state, where it now is. */
@@ -70,6 +73,7 @@ struct span_loops *span_loops_get(struct span_heap *heap)
     if (loops == NULL)
         return NULL;
     loops->heap = heap;
+    loops->highest = 0;
     span_loop_forget(loops);
     loops->skip = loops->wait = 0;
     loops->plan_debt = 0;
@@ -281,8 +285,10 @@ static void plan_loop(struct span_loops *loops, const struct loop *sibling, uint
     if ((must || end > loops->highest) &&
         span_heap_plan(loops->heap, ops, loops->count, others, shared, must ? UINT32_MAX : end))
         end = end_of(ops, loops->count);
-    if (end > loops->highest)
+    if (end > loops->highest) {
         loops->highest = end;
+        span_heap_tell_use(loops->heap);
+    }
 }
 
 static void close_loop(struct span_loops *loops)
@@ -307,7 +313,8 @@ static void close_loop(struct span_loops *loops)
             (struct loop){loops->first, loops->count, false, false};
         restart(loops);
         span_heap_want_attention(loops->heap);
-        loops->heap->new_loops = true;
+        /* relaxed: a hint */
+        atomic_store_explicit(&loops->heap->new_loops, true, memory_order_relaxed);
     }
     if (loops->skip != 0) {
         loops->skip--;

@@ -64,6 +64,7 @@ static void round_top(struct span_heap *heap, struct span *span)
     span->length += rest;
     region->top += rest;
     heap->total_units += rest;
+    span_heap_tell_use(heap);
     if (span->length == rest + 1)
         set_head(span);
     set_tail(span);
@@ -165,6 +166,7 @@ static uint64_t purge_restore(struct span_heap *heap, struct purge *purge)
         pages += range->pages;
     }
     heap->clean_pages += pages;
+    span_heap_tell_use(heap);
     while (purge->detached != NULL) {
         struct span *span = purge->detached;
         struct region *region = span->region;
@@ -311,6 +313,7 @@ static struct region *detach_region(struct span_heap *heap, uint32_t now_ms, uin
         heap->clean_pages -= whole->clean;
         heap->total_units -= whole->length;
     }
+    span_heap_tell_use(heap);
     if (region->prev != NULL)
         region->prev->next = region->next;
     if (region->next != NULL)

@@ -172,6 +172,7 @@ void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uin
     }
     heap->clean_pages -= fresh;
     heap->touched_pages += fresh;
+    span_heap_tell_use(heap);
 }
 
 bool span_heap_in_loop(const struct span_heap *heap)
@@ -203,30 +204,4 @@ bool span_heap_attend(struct span_heap *heap)
     }
     heap_lock_leave(&heap->lock);
     return purge_waits;
-}
-
-/* ---- for the budget ---- */
-
-/* Bytes that planned loops need, with all there is in other regions. */
-static uint64_t loops_bytes(const struct span_heap *heap)
-{
-    const struct span_loops *loops = heap->loops;
-    if (loops == NULL || loops->highest == 0)
-        return span_heap_used_units((struct span_heap *)(uintptr_t)heap) << UNIT_SHIFT;
-    uint64_t above = loops->region->top - loops->highest;
-    return (heap->total_units - above) << UNIT_SHIFT;
-}
-
-void span_heap_add_use(struct span_heap *heap, struct span_heap_use *use)
-{
-    span_heap_enter(heap);
-    if (heap->lock.by_bias == NULL)
-        spinlock_uncount(&heap->lock.spin); /* looking does not count */
-    use->used += span_heap_used_units(heap) << UNIT_SHIFT;
-    use->held += span_heap_held_bytes_locked(heap);
-    use->needed += loops_bytes(heap);
-    use->operations += heap->operations;
-    use->new_loops |= heap->new_loops;
-    heap->new_loops = false;
-    heap_lock_leave(&heap->lock);
 }

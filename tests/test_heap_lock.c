@@ -44,7 +44,7 @@ static unsigned passes_to_own(heap_lock_user_t *self)
 {
     unsigned passes = 0;
 
-    while (owner() != self && passes < 10 * HEAP_LOCK_FIRST_STREAK) {
+    while (owner() != self && passes <= HEAP_LOCK_LAST_STREAK) {
         pass(self);
         passes++;
     }
@@ -88,17 +88,52 @@ START_TEST(a_thread_without_a_name_is_never_given_the_bias)
 }
 END_TEST
 
+/* As if the bias had been earned just now, or long ago, whatever the clock says. */
+static void let_bias_be_new(bool new)
+{
+    lock.since_ms = os_now_ms() + (new ? 600000u : -600000u);
+}
+
 START_TEST(a_visitor_takes_the_bias_away_and_each_loss_doubles_the_next_streak)
 {
     if (!barrier_or_note())
         return;
     for (unsigned loss = 0; loss < 3; loss++) {
         ck_assert_uint_eq(passes_to_own(&names[0]), ((unsigned)HEAP_LOCK_FIRST_STREAK << loss) + 1);
+        let_bias_be_new(true);
         heap_lock_enter(&lock, &names[1]);
         ck_assert_ptr_null(owner());
         ck_assert(!lock.by_bias);
         heap_lock_leave(&lock);
         ck_assert_uint_eq(lock.revocations, loss + 1);
+    }
+}
+END_TEST
+
+START_TEST(the_loss_of_a_bias_that_has_lasted_halves_the_next_streak)
+{
+    if (!barrier_or_note())
+        return;
+    lock.streak_needed = 4 * HEAP_LOCK_FIRST_STREAK;
+    for (unsigned halves = 4; halves != 0; halves /= 2) {
+        ck_assert_uint_eq(passes_to_own(&names[0]), halves * HEAP_LOCK_FIRST_STREAK + 1);
+        let_bias_be_new(false);
+        pass(&names[1]);
+        ck_assert_ptr_null(owner());
+    }
+    ck_assert_uint_eq(lock.streak_needed, HEAP_LOCK_FIRST_STREAK);
+}
+END_TEST
+
+START_TEST(no_streak_is_longer_than_the_last)
+{
+    if (!barrier_or_note())
+        return;
+    lock.streak_needed = HEAP_LOCK_LAST_STREAK;
+    for (unsigned loss = 0; loss < 2; loss++) {
+        ck_assert_uint_eq(passes_to_own(&names[0]), HEAP_LOCK_LAST_STREAK + 1);
+        let_bias_be_new(true);
+        pass(&names[1]);
     }
 }
 END_TEST
@@ -116,6 +151,7 @@ START_TEST(one_who_looks_after_the_heap_gives_the_bias_back_where_he_leaves)
         pass(&names[0]);
     }
     ck_assert_uint_le(lock.streak_needed, HEAP_LOCK_FIRST_STREAK);
+    let_bias_be_new(true);
     heap_lock_enter_visiting(&lock, &names[1]);
     heap_lock_forfeit(&lock);
     heap_lock_leave(&lock);
@@ -260,7 +296,7 @@ END_TEST
 START_TEST(without_a_barrier_for_other_threads_nobody_is_given_the_bias)
 {
     atomic_store(&os_barrier_found, false);
-    ck_assert_uint_eq(passes_to_own(&names[0]), 10 * HEAP_LOCK_FIRST_STREAK);
+    ck_assert_uint_eq(passes_to_own(&names[0]), HEAP_LOCK_LAST_STREAK + 1);
     memset(&lock, 0, sizeof lock);
     count_with_all_threads();
     ck_assert_ptr_null(owner());
@@ -304,6 +340,8 @@ int main(void)
     tcase_add_test(claims, threads_that_alternate_are_never_given_the_bias);
     tcase_add_test(claims, a_thread_without_a_name_is_never_given_the_bias);
     tcase_add_test(claims, a_visitor_takes_the_bias_away_and_each_loss_doubles_the_next_streak);
+    tcase_add_test(claims, the_loss_of_a_bias_that_has_lasted_halves_the_next_streak);
+    tcase_add_test(claims, no_streak_is_longer_than_the_last);
     tcase_add_test(claims, one_who_looks_after_the_heap_gives_the_bias_back_where_he_leaves);
     tcase_add_test(claims, one_who_passes_by_breaks_no_streak_unless_he_comes_more_often);
     tcase_add_test(claims, a_visitor_waits_for_the_owner_inside);
