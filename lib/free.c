@@ -161,23 +161,19 @@ static bool free_planned(const struct region *region, struct thread_cache *cache
     return true;
 }
 
-/*
- * After a put: what is to be done now and then. No lock is held. What is noted is the owner's business, and the end of a loop, too: not to
- * look spares it a cache line, and its bias.
- */
-static __attribute__((noinline)) void attend_put(struct span_heap *heap, bool look,
-                                                 enum span_put put)
+/* After a put: what is to be done now and then. No lock is held. */
+static __attribute__((noinline)) void attend_put(struct span_heap *heap, bool look)
 {
     if (look)
         cache_tick_if_due(heap->instance, os_now_ms());
-    if (put == SPAN_PUT_DONE && span_heap_is_due(heap))
+    if (span_heap_is_due(heap))
         cache_attend(heap);
 }
 
 static __attribute__((noinline)) void finish_put(struct span_heap *heap)
 {
     span_heap_finish_put(heap, &thread_state.lock_user);
-    attend_put(heap, true, SPAN_PUT_DONE);
+    attend_put(heap, true);
 }
 
 static inline void count_span_free(struct thread_cache *cache, uint64_t size)
@@ -210,8 +206,14 @@ static __attribute__((noinline)) void free_large_slow(struct larder *larder, voi
     }
     count_span_free(cache, size);
     bool look = ++cache->puts % TICK_EVERY == 0;
-    if (unlikely(look || (put == SPAN_PUT_DONE && span_heap_is_due(heap))))
-        attend_put(heap, look, put);
+    if (put ==
+        SPAN_PUT_NOTED) { /* the end of a loop is the owner's business: not to look spares it a cache line, and its bias */
+        if (unlikely(look))
+            cache_tick_if_due(heap->instance, os_now_ms());
+        return;
+    }
+    if (unlikely(look || span_heap_is_due(heap)))
+        attend_put(heap, look);
 }
 
 /*
@@ -242,7 +244,7 @@ static __attribute__((noinline)) void free_large(struct larder *larder, void *pt
     if (unlikely(step == SPAN_STEP_INSIDE))
         finish_put(heap);
     else if (unlikely(span_heap_is_due(heap)))
-        attend_put(heap, false, SPAN_PUT_DONE);
+        attend_put(heap, false);
 }
 
 /* The loaded magazine takes no more: into the other one, or behind. The block was found live. */
