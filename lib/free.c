@@ -206,8 +206,8 @@ static __attribute__((noinline)) void free_large_slow(struct larder *larder, voi
     }
     count_span_free(cache, size);
     bool look = ++cache->puts % TICK_EVERY == 0;
-    if (put ==
-        SPAN_PUT_NOTED) { /* the end of a loop is the owner's business: not to look spares it a cache line, and its bias */
+    /* the end of a loop is the owner's business: not to look spares it a cache line, and its bias */
+    if (put == SPAN_PUT_NOTED) {
         if (unlikely(look))
             cache_tick_if_due(heap->instance, os_now_ms());
         return;
