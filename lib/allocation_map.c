@@ -2,7 +2,7 @@
 /*
  * Theory
  *
- * Keys are odd for granules of regions, (address >> MAP_GRANULE_SHIFT) << 1 | 1, and even for blocks, the
+ * Keys are odd for granules of regions (granule_key()) and even for blocks, the
  * address itself; 0 marks an empty slot. The key's hash chooses a shard by its top bits and a slot in the
  * shard's open-addressing table by the next ones; probing is linear.
  *
@@ -21,6 +21,12 @@
  * Growth fills a new table and publishes it with release; the old one is never written again and never
  * freed (all old tables together are smaller than the current one), so readers still inside it see a
  * consistent older state, and the changed sequence tells them if they missed.
+ *
+ * Granules come in two sizes. A region that is reserved covers a GiB, most of it never used: entered in granules of
+ * MAP_GRANULE it filled 40 KiB of tables before its first block. So what a region covers of whole wide granules is
+ * entered as those, and only the rest as small ones; reserved regions begin at a wide one, so for them there is no rest. A lookup asks
+ * for the wide granule first, and skips a size of which there is none in the process. What lies between a region's
+ * blocks, and what has never been committed, is found as before: no wild pointer into a region is taken for another allocator's.
  *
  * Lock order: a shard's lock is taken last, with no other held inside it.
  */
@@ -41,7 +47,8 @@ static struct {
     _Atomic(struct shard *) shards; /* NULL: not prepared */
     unsigned shard_shift;           /* see shard_number(); set before shards */
     unsigned count;
-    unsigned wanted; /* set by allocation_map_set_shards(), 0: default */
+    unsigned wanted;            /* set by allocation_map_set_shards(), 0: default */
+    _Atomic size_t granules[2]; /* entered, or being so: small, wide */
 } map = {.lock = SPINLOCK_OF(RANK_MAP)};
 
 /* One empty slot: a table that every lookup misses. */
@@ -221,7 +228,8 @@ static bool may_fill(size_t home, size_t gap, size_t i, size_t mask)
     return ((i - home) & mask) >= ((i - gap) & mask);
 }
 
-static void map_remove(uintptr_t key)
+/* False: it was not there. */
+static bool map_remove(uintptr_t key)
 {
     uint64_t hash = hash_key(key);
     struct shard *shard = shard_of(hash);
@@ -231,9 +239,9 @@ static void map_remove(uintptr_t key)
     size_t gap = home_slot(hash, mask);
     uintptr_t found;
     while ((found = atomic_load_explicit(&table->slots[gap].key, memory_order_relaxed)) != key) {
-        if (found == 0) { /* not there: nothing to remove */
+        if (found == 0) {
             spinlock_unlock(&shard->lock);
-            return;
+            return false;
         }
         gap = (gap + 1) & mask;
     }
@@ -255,16 +263,51 @@ static void map_remove(uintptr_t key)
     atomic_store_explicit(&shard->sequence, sequence + 2, memory_order_release);
     map_check(shard, map.shard_shift, key, NULL);
     spinlock_unlock(&shard->lock);
+    return true;
 }
 
-static uintptr_t granule_key(uintptr_t address)
+/* ---- granules ---- */
+
+static uintptr_t granule_key(uintptr_t address, bool wide)
 {
-    return (address >> MAP_GRANULE_SHIFT) << 1 | 1;
+    return wide ? (address >> MAP_WIDE_SHIFT) << 2 | 3 : (address >> MAP_GRANULE_SHIFT) << 2 | 1;
+}
+
+/* A granule of a region. Counted before it is entered, and until it has gone. */
+static int granule_insert(struct region *region, uintptr_t address, bool wide)
+{
+    /* relaxed, here and below: whoever has a block of the region, or looks for it later, comes after its insertion */
+    atomic_fetch_add_explicit(&map.granules[wide], 1, memory_order_relaxed);
+    int error = map_insert(granule_key(address, wide), region);
+    if (error != 0)
+        atomic_fetch_sub_explicit(&map.granules[wide], 1, memory_order_relaxed);
+    return error;
+}
+
+static void granule_remove(uintptr_t address, bool wide)
+{
+    /* false where the region could not be entered */
+    if (map_remove(granule_key(address, wide)))
+        atomic_fetch_sub_explicit(&map.granules[wide], 1, memory_order_relaxed);
+}
+
+static struct region *granule_find(uintptr_t address, bool wide)
+{
+    if (atomic_load_explicit(&map.granules[wide], memory_order_relaxed) == 0)
+        return NULL;
+    return map_find(granule_key(address, wide));
+}
+
+/* The granule at `address` of a range that ends at `end`. */
+static inline bool is_wide(uintptr_t address, uintptr_t end)
+{
+    return (address & (MAP_WIDE - 1)) == 0 && end - address >= MAP_WIDE;
 }
 
 struct region *allocation_map_region(uintptr_t address)
 {
-    return map_find(granule_key(address));
+    struct region *region = granule_find(address, true);
+    return region != NULL ? region : granule_find(address, false);
 }
 
 struct block_record *allocation_map_block(uintptr_t address)
@@ -272,17 +315,30 @@ struct block_record *allocation_map_block(uintptr_t address)
     return (address & 1) != 0 || address == 0 ? NULL : map_find(address);
 }
 
+/* Those of a region up to `end`, where one begins. */
+static void remove_granules(uintptr_t base, uintptr_t end, uintptr_t region_end)
+{
+    while (base != end) {
+        bool wide = is_wide(base, region_end);
+        granule_remove(base, wide);
+        base += wide ? MAP_WIDE : MAP_GRANULE;
+    }
+}
+
 int allocation_map_insert_region(struct region *region, uintptr_t base, size_t size)
 {
     if (!granules_mark(base, size, GRANULE_REGION))
         return -ENOMEM;
-    for (size_t offset = 0; offset < size; offset += MAP_GRANULE) {
-        int error = map_insert(granule_key(base + offset), region);
+    uintptr_t end = base + size;
+    for (uintptr_t address = base; address != end;) {
+        bool wide = is_wide(address, end);
+        int error = granule_insert(region, address, wide);
         if (error != 0) {
-            allocation_map_remove_region(base, offset);
+            remove_granules(base, address, end);
             granules_unmark_region(base, size);
             return error;
         }
+        address += wide ? MAP_WIDE : MAP_GRANULE;
     }
     return 0;
 }
@@ -291,9 +347,7 @@ void allocation_map_remove_region(uintptr_t base, size_t size)
 {
     if (size != 0)
         granules_unmark_region(base, size);
-    for (size_t offset = 0; offset < size; offset += MAP_GRANULE) {
-        map_remove(granule_key(base + offset));
-    }
+    remove_granules(base, base + size, base + size);
 }
 
 int allocation_map_insert_block(struct block_record *record, uintptr_t address)
@@ -303,7 +357,7 @@ int allocation_map_insert_block(struct block_record *record, uintptr_t address)
 
 void allocation_map_remove_block(uintptr_t address)
 {
-    map_remove(address);
+    (void)map_remove(address);
 }
 
 void allocation_map_count(struct allocation_map_counts *counts)

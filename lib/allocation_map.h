@@ -15,9 +15,11 @@
 struct region;
 struct block_record;
 
-/* Address space is entered in granules: regions start at and span multiples of it. */
-enum { MAP_GRANULE_SHIFT = 22 };
+/* Address space is entered in granules: regions start at and span multiples of it. What they cover of whole wide granules
+ * is entered as such: large regions should start at one. */
+enum { MAP_GRANULE_SHIFT = 22, MAP_WIDE_SHIFT = sizeof(void *) == 8 ? 28 : 24 };
 #define MAP_GRANULE ((size_t)1 << MAP_GRANULE_SHIFT)
+#define MAP_WIDE ((size_t)1 << MAP_WIDE_SHIFT)
 
 /* Sets the number of shards before first use; -EBUSY afterwards, -EINVAL if not a power of two in 1..1024. */
 int allocation_map_set_shards(unsigned shards);

@@ -88,7 +88,7 @@ static bool region_try(struct region *region, struct span_heap *heap, size_t siz
     if (!tables_map(region, size, heap == &instance->small_heap))
         return false;
     region->reserved = instance->backend_reserves;
-    char *base = region->reserved ? os_reserve(size, MAP_GRANULE)
+    char *base = region->reserved ? os_reserve(size, size < MAP_WIDE ? MAP_GRANULE : MAP_WIDE)
                                   : backend_allocate(instance, size, MAP_GRANULE);
     if (base != NULL && ((uintptr_t)base & (MAP_GRANULE - 1)) == 0) {
         region->units = (uint32_t)(size >> UNIT_SHIFT);

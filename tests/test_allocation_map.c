@@ -121,15 +121,54 @@ START_TEST(a_region_is_found_from_each_of_its_granules_and_from_no_other)
 }
 END_TEST
 
+/* Behind a wide granule's beginning by one, and with small ones on both sides of `wide` whole ones. */
+static const uintptr_t wide_base = 2 * MAP_WIDE - MAP_GRANULE;
+static size_t wide_size(size_t wide)
+{
+    return wide * MAP_WIDE + 3 * MAP_GRANULE;
+}
+
+START_TEST(a_large_region_is_found_everywhere_and_has_few_entries)
+{
+    struct region *region = (struct region *)key_of(0, 1);
+    struct region *before = (struct region *)key_of(0, 2), *behind = (struct region *)key_of(0, 3);
+    uintptr_t end = wide_base + wide_size(2);
+
+    prepare_map(shard_counts[_i]);
+    ck_assert_int_eq(allocation_map_insert_region(region, wide_base, wide_size(2)), 0);
+    ck_assert_uint_eq(counts().entries, 5); /* one small, two wide, two small */
+    /* neighbours within the same wide granules */
+    ck_assert_int_eq(allocation_map_insert_region(before, wide_base - MAP_GRANULE, MAP_GRANULE), 0);
+    ck_assert_int_eq(allocation_map_insert_region(behind, end, MAP_GRANULE), 0);
+    for (uintptr_t granule = wide_base; granule != end; granule += MAP_GRANULE) {
+        ck_assert_ptr_eq(allocation_map_region(granule), region);
+        ck_assert_ptr_eq(allocation_map_region(granule + MAP_GRANULE - 1), region);
+    }
+    ck_assert_ptr_eq(allocation_map_region(wide_base - 1), before);
+    ck_assert_ptr_eq(allocation_map_region(end), behind);
+    ck_assert_ptr_null(allocation_map_region(wide_base - MAP_GRANULE - 1));
+    ck_assert_ptr_null(allocation_map_region(end + MAP_GRANULE));
+    allocation_map_remove_region(wide_base, wide_size(2));
+    ck_assert_ptr_eq(allocation_map_region(wide_base - 1), before);
+    ck_assert_ptr_null(allocation_map_region(wide_base));
+    ck_assert_ptr_null(allocation_map_region(2 * MAP_WIDE));
+    ck_assert_ptr_null(allocation_map_region(end - 1));
+    ck_assert_ptr_eq(allocation_map_region(end), behind);
+    ck_assert_uint_eq(counts().entries, 2);
+}
+END_TEST
+
 START_TEST(an_odd_address_and_null_are_nobodys_block)
 {
     struct region *region = (struct region *)key_of(0, 1);
-    uintptr_t base = 40 * MAP_GRANULE;
+    uintptr_t base = MAP_WIDE - MAP_GRANULE;
 
     prepare_map(64);
-    /* entered under an odd key, which a block of that address must not meet */
-    ck_assert_int_eq(allocation_map_insert_region(region, base, MAP_GRANULE), 0);
-    ck_assert_ptr_null(allocation_map_block((base >> MAP_GRANULE_SHIFT) << 1 | 1));
+    /* entered under odd keys, which blocks of those addresses must not meet */
+    ck_assert_int_eq(allocation_map_insert_region(region, base, MAP_GRANULE + MAP_WIDE), 0);
+    ck_assert_uint_eq(counts().entries, 2);
+    ck_assert_ptr_null(allocation_map_block((base >> MAP_GRANULE_SHIFT) << 2 | 1));
+    ck_assert_ptr_null(allocation_map_block((MAP_WIDE >> MAP_WIDE_SHIFT) << 2 | 3));
     ck_assert_ptr_null(allocation_map_block(0));
 }
 END_TEST
@@ -211,6 +250,19 @@ START_TEST(removing_what_is_not_there_changes_nothing)
 }
 END_TEST
 
+START_TEST(removing_a_region_that_is_not_there_hides_no_other)
+{
+    struct region *region = (struct region *)key_of(0, 1);
+
+    prepare_map(64);
+    allocation_map_remove_region(wide_base, wide_size(1)); /* as after an insertion that failed */
+    /* as many as were removed, of either size */
+    ck_assert_int_eq(allocation_map_insert_region(region, wide_base, wide_size(1)), 0);
+    ck_assert_ptr_eq(allocation_map_region(wide_base), region);
+    ck_assert_ptr_eq(allocation_map_region(wide_base + MAP_GRANULE), region);
+}
+END_TEST
+
 /* -- How many shards -- */
 
 /* In a process of its own: the table's bytes, as many as shards while nothing is in it. */
@@ -286,10 +338,10 @@ END_TEST
 /* Whichever of its granules finds no room. */
 START_TEST(a_region_is_entered_whole_or_not_at_all)
 {
-    enum { GRANULES_OF_REGION = 40 };
+    enum { WIDE = 37, ENTRIES = WIDE + 3 };
     struct region *region = (struct region *)key_of(0, 1);
-    uintptr_t base = 40 * MAP_GRANULE;
-    size_t size = GRANULES_OF_REGION * MAP_GRANULE;
+    uintptr_t base = wide_base;
+    size_t size = wide_size(WIDE);
     unsigned failed = 0;
 
     prepare_map(1);
@@ -303,12 +355,12 @@ START_TEST(a_region_is_entered_whole_or_not_at_all)
         } else {
             failed++;
         }
-        for (unsigned i = 0; i < GRANULES_OF_REGION; i++)
-            ck_assert_ptr_null(allocation_map_region(base + i * MAP_GRANULE));
+        for (size_t offset = 0; offset < size; offset += MAP_GRANULE)
+            ck_assert_ptr_null(allocation_map_region(base + offset));
         ck_assert_uint_eq(counts().entries, before + 1);
         refill_memory();
     }
-    ck_assert_uint_ge(failed, GRANULES_OF_REGION); /* each granule's turn has come */
+    ck_assert_uint_ge(failed, ENTRIES); /* each granule's turn has come */
 }
 END_TEST
 
@@ -433,12 +485,15 @@ int main(void)
     tcase_add_test(claims, the_number_of_shards_is_a_power_of_two_and_fixed_at_the_first_use);
     tcase_add_loop_test(claims, a_region_is_found_from_each_of_its_granules_and_from_no_other, 0,
                         SHARD_COUNTS);
+    tcase_add_loop_test(claims, a_large_region_is_found_everywhere_and_has_few_entries, 0,
+                        SHARD_COUNTS);
     tcase_add_test(claims, an_odd_address_and_null_are_nobodys_block);
     tcase_add_loop_test(claims, random_insertions_and_removals_leave_what_a_plain_array_says, 0,
                         SHARD_COUNTS);
     tcase_add_loop_test(claims, removal_closes_gaps_so_that_churn_makes_no_table_grow, 0,
                         SHARD_COUNTS);
     tcase_add_test(claims, removing_what_is_not_there_changes_nothing);
+    tcase_add_test(claims, removing_a_region_that_is_not_there_hides_no_other);
     tcase_add_test(claims, the_environment_chooses_the_number_of_shards_unless_it_is_none);
     tcase_add_test(claims, a_map_that_could_not_be_prepared_can_be_later);
     tcase_add_loop_test(claims, a_block_that_finds_no_room_leaves_those_before_it, 0, SHARD_COUNTS);
