@@ -11,10 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
-#include "measure.h"
 #include "program.h"
 #include "replay.h"
 #include "trace.h"
@@ -381,31 +379,6 @@ START_TEST(each_failing_call_ends_the_run_and_frees_what_is_live)
 }
 END_TEST
 
-/* -- Figures ----------------------------------------------------------------------------------- */
-
-START_TEST(the_median_of_an_even_number_is_the_mean_of_the_middle_two)
-{
-    uint64_t odd[] = {9, 1, 5}, even[] = {9, 1, 5, 6};
-    ck_assert_double_eq(measure_median(odd, 3), 5);
-    ck_assert_double_eq(measure_median(even, 4), 5.5);
-    ck_assert_double_eq(measure_median(NULL, 0), 0);
-}
-END_TEST
-
-START_TEST(peak_rss_counts_from_the_reset_or_is_unknown)
-{
-    const size_t size = (size_t)64 << 20;
-    void *pages =
-        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    ck_assert_ptr_ne(pages, MAP_FAILED);
-    uint64_t before = measure_peak_rss();
-    munmap(pages, size);
-    if (measure_reset_peak_rss() == 0) {
-        ck_assert_uint_lt(measure_peak_rss(), before - size / 2);
-    }
-}
-END_TEST
-
 static TCase *claims(Suite *suite, const char *name)
 {
     TCase *tcase = tcase_create(name);
@@ -434,10 +407,6 @@ int main(void)
 
     TCase *memory = claims(suite, "out of memory");
     tcase_add_test(memory, each_failing_call_ends_the_run_and_frees_what_is_live);
-
-    TCase *figures = claims(suite, "figures");
-    tcase_add_test(figures, the_median_of_an_even_number_is_the_mean_of_the_middle_two);
-    tcase_add_test(figures, peak_rss_counts_from_the_reset_or_is_unknown);
 
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -146,6 +146,7 @@ static int print_curve(const struct trace *trace, const struct allocator *alloca
     }
     memset(runner.blocks, 0, trace->block_count * sizeof(void *)); /* resident before the base is */
     bool fine = true;
+    measure_map_modules();
     double base = resident_bytes();
     for (int i = 0; i < PASSES_BEFORE && fine; i++) {
         fine = run_pass(&runner, base, NULL);

@@ -2,8 +2,9 @@
 /*
  * Passes and their figures: see replay.h.
  *
- * Everything the replayer needs is allocated and written to, and its threads are asleep, before the
- * base of the resident size is taken, so that what grows afterwards is the allocator's.
+ * Everything the replayer needs is allocated and written to, its threads are asleep, and the code of
+ * the process is mapped, before the base of the resident size is taken, so that what grows afterwards
+ * is memory of the allocator's.
  */
 #include "replay.h"
 
@@ -328,6 +329,7 @@ static bool tear_down(struct run *run, replay_kernel *kernel)
 static int measure_passes(struct run *run, struct replay_result *out)
 {
     replay_kernel *untouched = replay_kernel_for(REPLAY_TOUCH_NONE, false);
+    measure_map_modules();
     uint64_t base = measure_reset_peak_rss() == 0 ? measure_peak_rss() : UINT64_MAX;
     out->peak_live_was_counted = run->crew != NULL;
     int result = set_up(run, run->crew != NULL ? replay_kernel_counting

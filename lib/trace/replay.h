@@ -74,7 +74,10 @@ struct replay_result {
     /* By lane: the part of the passes that its thread spent in operations; the mean. */
     double busy[REPLAY_LANES_SHOWN];
     size_t busy_count;
-    /* Over all passes: highest resident size minus that before the first; UINT64_MAX: unknown. */
+    /*
+     * Over all passes: highest resident size minus that before the first, by when all code is
+     * mapped (measure_map_modules()); UINT64_MAX: unknown.
+     */
     uint64_t peak_rss_bytes;
     /*
      * The highest sum of sizes that were live at once. With one thread it follows from the program.
