@@ -106,6 +106,12 @@ struct span {
     bool in_dirty_bins;
 };
 
+/* What is known of the pages of a chunk. Guarded by the span heap's lock. */
+struct chunk_note {
+    uint32_t idle_since; /* a time: when something in the chunk was last freed */
+    uint32_t dirty;      /* a bit a page, but not of this chunk: see pages_dirty_word() */
+};
+
 /* A block of a run. Eight share a cache line. */
 struct block_state {
     uint32_t address; /* lower half; fixed while the run exists */
@@ -176,12 +182,12 @@ struct region {
 
     /* guarded by the span heap's lock */
     struct region *next, *prev;
-    struct span *spans;  /* table of nodes */
+    struct span *spans;  /* table of nodes, used from its end on */
     struct span *unused; /* list of them */
+    uint32_t spans_most; /* nodes in the table; fixed */
     uint32_t spans_used; /* nodes ever used */
-    uint32_t top;    /* units from here on have never been handed out, and are in no free span */
-    uint64_t *dirty; /* a bit a page: touched since it came or was discarded */
-    uint32_t *idle_since; /* a time a chunk: when something in it was last freed */
+    uint32_t top; /* units from here on have never been handed out, and are in no free span */
+    struct chunk_note *notes; /* of the first chunk; those of the following lie before it */
 
     /* guarded by runs_lock */
     spinlock_t runs_lock;

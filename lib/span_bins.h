@@ -128,8 +128,9 @@ static inline struct span *node_get(struct region *region)
     if (span != NULL) {
         region->unused = span->next;
     } else {
-        span = &region->spans[region->spans_used];
-        span->index = region->spans_used++;
+        uint32_t index = region->spans_most - ++region->spans_used;
+        span = &region->spans[index];
+        span->index = index;
         span->region = region;
     }
     return span;

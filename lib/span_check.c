@@ -20,7 +20,7 @@ static uint32_t check_free(const struct span_heap *heap, const struct region *re
                            uint32_t word, struct sums *sums)
 {
     uint32_t index = word & WORD_INDEX_MASK;
-    must(index < region->spans_used, "a free span without a node", unit);
+    must(region->spans_most - 1 - index < region->spans_used, "a free span without a node", unit);
     const struct span *span = &region->spans[index];
     must(span->start == unit && span->length != 0 && span->region == region,
          "a free span's node is another's", unit);

@@ -8,6 +8,26 @@
 
 #include "region.h"
 
+/* When something in the chunk was last freed. */
+static inline uint32_t *pages_idle_since(const struct region *region, uint32_t chunk)
+{
+    return &region->notes[-(ptrdiff_t)chunk].idle_since;
+}
+
+/*
+ * The word with the page's bit, page % 32: set if the page has been touched since it came or was discarded. So many pages are at
+ * least two chunks, of which the first has the word.
+ */
+static inline uint32_t *pages_dirty_word(const struct region *region, uint32_t page)
+{
+    return &region->notes[-(ptrdiff_t)(page / 32 * 2)].dirty;
+}
+
+static inline bool pages_is_dirty(const struct region *region, uint32_t page)
+{
+    return (*pages_dirty_word(region, page) >> (page % 32) & 1) != 0;
+}
+
 /* The whole pages inside [start, end) units: the first, and one past the last. */
 static inline uint32_t pages_first(uint32_t shift, uint32_t start)
 {
@@ -42,7 +62,7 @@ static inline void pages_note_idle(struct region *region, uint32_t start, uint32
 {
     uint32_t last = (start + length - 1) >> (CHUNK_SHIFT - UNIT_SHIFT);
     for (uint32_t chunk = start >> (CHUNK_SHIFT - UNIT_SHIFT); chunk <= last; chunk++) {
-        region->idle_since[chunk] = now_ms;
+        *pages_idle_since(region, chunk) = now_ms;
     }
 }
 

@@ -285,7 +285,7 @@ static bool region_is_idle(struct region *region, uint32_t now_ms, uint32_t idle
         return false;
     uint32_t last = (region->top - 1) >> (CHUNK_SHIFT - UNIT_SHIFT);
     for (uint32_t chunk = first >> (CHUNK_SHIFT - UNIT_SHIFT); chunk <= last; chunk++) {
-        if (!os_is_idle(region->idle_since[chunk], now_ms, idle_ms))
+        if (!os_is_idle(*pages_idle_since(region, chunk), now_ms, idle_ms))
             return false;
     }
     return true;

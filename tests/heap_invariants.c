@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "heaps.h"
+#include "span_pages.h"
 
 static bool wrong(const char *format, ...)
 {
@@ -42,11 +43,6 @@ static uint32_t units_in_page(void)
     return (uint32_t)(os_page_size() >> UNIT_SHIFT);
 }
 
-static bool page_is_dirty(const struct region *region, uint32_t page)
-{
-    return (region->dirty[page / 64] >> (page % 64) & 1) != 0;
-}
-
 /* As the header words it, not as the heap computes it: 16 bins a doubling. */
 static unsigned expected_bin(uint32_t length)
 {
@@ -75,7 +71,8 @@ static bool free_span_is_sound(struct walk *walk, uint32_t word, uint32_t *lengt
     const struct span *span = &region->spans[index];
 
     must(!walk->after_free, "two free spans meet at unit %u", walk->unit);
-    must(index < region->spans_used, "node %u of %u", index, region->spans_used);
+    must(region->spans_most - 1 - index < region->spans_used, "node %u of %u", index,
+         region->spans_used);
     must(span->index == index && span->region == region, "node %u is another's", index);
     must(span->start == walk->unit && span->length > 0, "node %u: %u + %u at unit %u", index,
          span->start, span->length, walk->unit);
@@ -94,7 +91,7 @@ static bool free_span_is_sound(struct walk *walk, uint32_t word, uint32_t *lengt
     for (uint32_t page = 0; page * units_in_page() < span->start + span->length; page++)
         if (page * units_in_page() >= span->start &&
             (page + 1) * units_in_page() <= span->start + span->length)
-            clean += !page_is_dirty(region, page);
+            clean += !pages_is_dirty(region, page);
     must(span->clean == clean, "node %u says %u clean pages, the bitmap %u", index, span->clean,
          clean);
     must(span->in_dirty_bins == (clean == 0), "node %u with %u clean pages", index, clean);
@@ -211,7 +208,7 @@ static bool span_is_sound(struct walk *walk, uint32_t *length)
     must(*length % walk->heap->step == 0, "%u units at %u", *length, walk->unit);
     uint32_t last = (walk->unit + *length - 1) / units_in_page();
     for (uint32_t page = walk->unit / units_in_page(); page <= last; page++)
-        must(page_is_dirty(region, page), "page %u is in use, at unit %u, and clean", page,
+        must(pages_is_dirty(region, page), "page %u is in use, at unit %u, and clean", page,
              walk->unit);
     walk->census->used_units += *length;
     return true;
@@ -254,7 +251,7 @@ static bool region_is_sound(const struct span_heap *heap, const struct region *r
         must(word_load(&region->words[unit]) == 0, "unit %u above the top, %u", unit, region->top);
     uint32_t page = (region->top + units_in_page() - 1) / units_in_page();
     for (uint32_t end = page + 8; page < end && page < region->units / units_in_page(); page++)
-        must(!page_is_dirty(region, page), "page %u above the top, %u", page, region->top);
+        must(!pages_is_dirty(region, page), "page %u above the top, %u", page, region->top);
     return nodes_are_accounted_for(region, census->free_spans - free_before);
 }
 

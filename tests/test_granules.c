@@ -105,7 +105,7 @@ static uint32_t touched_slowly(const struct region *region, uint32_t shift, uint
     uint32_t touched = 0;
     for (uint32_t unit = 0; unit < length; unit++) {
         uint32_t page = (start + unit) >> shift;
-        if ((region->dirty[page / 64] >> (page % 64) & 1) != 0)
+        if (pages_is_dirty(region, page))
             touched = unit + 1;
     }
     return touched;
@@ -113,16 +113,16 @@ static uint32_t touched_slowly(const struct region *region, uint32_t shift, uint
 
 START_TEST(touched_units_end_with_the_last_dirty_page)
 {
-    enum { SHIFT = 3, WORDS = 5, UNITS = (WORDS * 64) << SHIFT };
-    static uint64_t dirty[WORDS];
-    struct region region = {.dirty = dirty};
+    enum { SHIFT = 3, PAGES = 320, UNITS = PAGES << SHIFT, NOTES = PAGES / 16 };
+    static struct chunk_note notes[NOTES];
+    struct region region = {.notes = &notes[NOTES - 1]};
     struct random random;
     random_init(&random, 1);
     for (int round = 0; round < 3000; round++) {
-        memset(dirty, 0, sizeof dirty);
+        memset(notes, 0, sizeof notes);
         for (size_t pages = random_between(&random, 0, 3); pages > 0; pages--) {
-            size_t page = random_between(&random, 0, WORDS * 64 - 1);
-            dirty[page / 64] |= UINT64_C(1) << page % 64;
+            uint32_t page = (uint32_t)random_between(&random, 0, PAGES - 1);
+            *pages_dirty_word(&region, page) |= UINT32_C(1) << page % 32;
         }
         uint32_t start = (uint32_t)random_between(&random, 0, UNITS - 1);
         uint32_t length = (uint32_t)random_between(&random, 1, UNITS - start);
