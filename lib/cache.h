@@ -145,8 +145,10 @@ struct larder {
     struct quarantine quarantine;
     struct planned *planned;      /* NULL under other policies */
     _Atomic uint64_t depot_bytes; /* in full magazines */
-    size_t common_bytes;          /* the room that threads may have beyond their own; fixed */
-    _Atomic size_t common_room;   /* of it, what is left */
+    /* of the heap of runs, see fit_magazines.c: bytes needed at once, and by how much it may be larger */
+    _Atomic uint64_t runs_peak, runs_growth;
+    size_t common_bytes;        /* the room that threads may have beyond their own; fixed */
+    _Atomic size_t common_room; /* of it, what is left */
     _Atomic uint64_t
         cached_total; /* reserved against the cap: leases, depot, runs, heap; only if capped */
     _Atomic uint64_t peak_cached_bytes;

@@ -9,9 +9,10 @@
  * block that waits in a magazine would otherwise stand in the middle of a hole that a large block needs. (Measured 2026-11
  * on MNASNet: peak RSS over peak live 1.27 with one heap, 1.07 with two.)
  *
- * What is cached outside the heap stays small: a thread holds at most its lease (56 KiB, and as much again for as many threads
- * as there are processors), the depots together DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs. Runs without a block in use are spares of their
- * class until their memory is wanted: before fresh pages are touched for another class, by the budget, a trim, or the decay.
+ * What is cached outside the heap stays small: a thread holds at most its lease (56 KiB, and up to twice that from what
+ * all have in common, which is 56 KiB a processor), the depots together DEPOT_BASE plus a 64th of what is in use. Beyond that, magazines are emptied into runs. Runs without a block in use are spares of their
+ * class until their memory is wanted: by another class that would otherwise make the heap much larger than runs in use have been at once (fit_magazines.c), by the
+ * budget, a trim, or the decay.
  *
  * The cap (only if the instance has one): leases, full magazines and the heap's free pages are each reserved
  * against cached_total before they come to be. With a cap, spans are whole pages, so that a span can

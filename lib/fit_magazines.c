@@ -3,8 +3,12 @@
  * Magazines, runs, and the exchange with the depot, for `fit`. See fit.c.
  *
  * What is cached here costs memory twice where other classes, or large blocks, want it: so magazines, depots and spare runs give
- * up what they have before a run is made of fresh pages. They do that only if it is worth it (RECLAIM_SHARE): a class whose
- * live blocks grow for good does not empty all others for every run.
+ * up what they have before a run is made of fresh pages. But a class whose turn comes again in the next inference then makes its runs
+ * anew, and so on for ever. So fresh pages are had as long as the heap is not much larger than the runs in use have
+ * needed at once (GROW_SHARE); beyond that the others give up what they have if it is worth it (RECLAIM_SHARE: a class whose
+ * live blocks grow for good does not empty all others for every run), and each time they do the heap may be a little larger from then on
+ * (GROW_STEP_SHARE, GROW_MOST_SHARE): a load that comes round settles where nobody takes from anybody.
+ * (Measured 2026-11 on a stream of speech, 0.5 MB live: 80 runs made and taken apart an inference, now none; 5.1 ns an operation, now 4.2.)
  */
 #include <assert.h>
 
@@ -18,6 +22,9 @@ enum {
     DEPOT_SHARE = 64,
     RECLAIM_BASE = 32 * 1024, /* worth reclaiming, and a share of what is in use */
     RECLAIM_SHARE = 16,
+    GROW_SHARE = 8, /* of what runs in use have needed: the heap may be larger by that */
+    GROW_STEP_SHARE = 16,
+    GROW_MOST_SHARE = 2,
     OWN_SHARE = 32,    /* of what is in use: less than this a thread may keep at a reclaim */
     ALLOT_BYTES = 4096 /* by which an allotment grows where room is free */
 };
@@ -231,32 +238,85 @@ static uint64_t own_cached_bytes(const struct thread_cache *cache)
     return bytes;
 }
 
-/*
- * Gives up what is cached in the depots and spare runs, and in this thread, if that is so much that fresh pages may be saved. The
- * thread's magazines only if they hold much, too, or nothing else helps: what is in them it is most likely to want again.
- */
-static void reclaim(struct larder *instance, struct thread_cache *cache, unsigned c)
+/* Bytes in runs with blocks in use, or in magazines, given those of spares. */
+static uint64_t needed_bytes(struct larder *instance, uint64_t spare)
 {
-    struct span_heap *heap = &instance->small_heap;
-    uint32_t units = instance->depots[c].run_units;
-    if (instance->capped || span_heap_has_touched(heap, units))
+    uint64_t used = span_heap_used_bytes(&instance->small_heap);
+    return used > spare ? used - spare : 0; /* the two are not of one moment */
+}
+
+/* What the heap of runs may be larger than `peak`. */
+static uint64_t growth_allowed(struct larder *instance, uint64_t peak)
+{
+    uint64_t least = peak / GROW_SHARE, most = peak / GROW_MOST_SHARE;
+    uint64_t earned = atomic_load_explicit(&instance->runs_growth, memory_order_relaxed);
+    return earned < least ? least : earned < most ? earned : most;
+}
+
+/* Whether a run of fresh pages leaves the heap near to what has been needed. */
+static bool may_grow(struct larder *instance, uint64_t spare, uint32_t units)
+{
+    cache_raise_peak(&instance->runs_peak, needed_bytes(instance, spare));
+    uint64_t peak = atomic_load_explicit(&instance->runs_peak, memory_order_relaxed);
+    return span_heap_told_held_bytes(&instance->small_heap) + span_bytes(units) <=
+           peak + growth_allowed(instance, peak);
+}
+
+/* After a reclaim. relaxed: if two threads are here at once it is one step */
+static void allow_more_growth(struct larder *instance)
+{
+    uint64_t peak = atomic_load_explicit(&instance->runs_peak, memory_order_relaxed);
+    atomic_store_explicit(&instance->runs_growth,
+                          growth_allowed(instance, peak) + peak / GROW_STEP_SHARE,
+                          memory_order_relaxed);
+}
+
+/* What has been needed is forgotten with the memory: when that has gone back to the system, it is not needed any more. */
+static void forget_growth(struct larder *instance)
+{
+    uint64_t held = span_heap_told_held_bytes(&instance->small_heap);
+    if (held >= atomic_load_explicit(&instance->runs_peak, memory_order_relaxed))
         return;
-    uint64_t shared = fit_spare_bytes(instance) +
-                      atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed);
-    uint64_t least = span_heap_used_bytes(heap) / RECLAIM_SHARE;
-    uint64_t own = own_cached_bytes(cache);
-    if (shared + own < (least > RECLAIM_BASE ? least : RECLAIM_BASE))
-        return;
-    if (shared != 0)
-        fit_drain_depots(instance);
-    if (own < span_heap_used_bytes(heap) / OWN_SHARE && span_heap_has_touched(heap, units))
-        return;
+    atomic_store_explicit(&instance->runs_peak, held, memory_order_relaxed);
+    atomic_store_explicit(&instance->runs_growth, 0, memory_order_relaxed);
+}
+
+static void empty_own_magazines(struct larder *instance, struct thread_cache *cache)
+{
     for (uint64_t bins = cache->allotted_bins; bins != 0; bins &= bins - 1) {
         unsigned each = (unsigned)__builtin_ctzll(bins);
         drain_bin(instance, cache, each);
         shrink_allotment(cache, each);
     }
+}
+
+/*
+ * Gives up what is cached in the depots and spare runs, and in this thread, if a run for class c would otherwise be of fresh pages, of which there are enough, and
+ * if that is so much that they may be saved. The thread's magazines only if they hold much, too, or nothing else helps: what is in them
+ * it is most likely to want again. True: there may be blocks of the class now.
+ */
+static bool reclaim(struct larder *instance, struct thread_cache *cache, unsigned c)
+{
+    struct span_heap *heap = &instance->small_heap;
+    uint32_t units = instance->depots[c].run_units;
+    if (instance->capped || span_heap_has_touched(heap, units))
+        return false;
+    uint64_t spare = fit_spare_bytes(instance);
+    if (may_grow(instance, spare, units))
+        return false;
+    uint64_t shared = spare + atomic_load_explicit(&instance->depot_bytes, memory_order_relaxed);
+    uint64_t least = span_heap_used_bytes(heap) / RECLAIM_SHARE;
+    uint64_t own = own_cached_bytes(cache);
+    if (shared + own < (least > RECLAIM_BASE ? least : RECLAIM_BASE))
+        return false;
+    allow_more_growth(instance);
+    if (shared != 0)
+        fit_drain_depots(instance);
+    if (own < span_heap_used_bytes(heap) / OWN_SHARE && span_heap_has_touched(heap, units))
+        return true;
+    empty_own_magazines(instance, cache);
     fit_release_spares(instance);
+    return true;
 }
 
 /* Up to `wanted` blocks from runs into the loaded magazine, which is empty. The taker: see depot_take_blocks(). */
@@ -281,15 +341,18 @@ static uint32_t allot_for_runs(struct thread_cache *cache, unsigned c)
 }
 
 /* From a new run; from another thread's where there is no memory for one. */
-static bool load_from_new_run(struct larder *instance, struct thread_cache *cache, unsigned c)
+static bool load_from_new_run(struct larder *instance, struct thread_cache *cache, unsigned c,
+                              uint32_t wanted)
 {
     const struct bin *bin = &cache->bins[c];
-    reclaim(instance, cache, c);
-    uint32_t wanted = allot_for_runs(cache, c);
-    if (wanted == 0)
-        return false;
     const void *taker = cache;
-    bool filled = fill_from_runs(instance, cache, c, wanted, taker);
+    bool filled = false;
+    if (reclaim(instance, cache, c)) {
+        wanted = allot_for_runs(cache, c); /* its own may have been taken */
+        if (wanted == 0)
+            return false;
+        filled = fill_from_runs(instance, cache, c, wanted, taker);
+    }
     while (!filled && taker != NULL) { /* again where another thread was faster */
         if (!fit_run_create(instance, cache, c))
             taker = NULL;
@@ -315,7 +378,7 @@ static bool load_from_runs(struct larder *instance, struct thread_cache *cache, 
     if (wanted == 0)
         return false;
     return fill_from_runs(instance, cache, c, wanted, cache) ||
-           load_from_new_run(instance, cache, c);
+           load_from_new_run(instance, cache, c, wanted);
 }
 
 bool fit_refill(struct larder *instance, struct thread_cache *cache, unsigned c)
@@ -433,6 +496,7 @@ void fit_drain_depots(struct larder *instance)
 size_t fit_reap_depots(struct larder *instance, uint32_t now_ms, uint32_t idle_ms)
 {
     size_t idle_bytes = 0;
+    forget_growth(instance);
     for (unsigned c = 0; c < instance->class_count; c++) {
         bool idle;
         uint32_t spares = depot_reap_spares(&instance->depots[c], now_ms, idle_ms, &idle);

@@ -46,9 +46,14 @@ static uint64_t told_used_bytes(struct span_heap *heap)
     return waiting < used ? used - waiting : 0; /* they are read one after the other */
 }
 
+uint64_t span_heap_told_held_bytes(struct span_heap *heap)
+{
+    return atomic_load_explicit(&heap->told_held_bytes, memory_order_relaxed);
+}
+
 uint64_t span_heap_told_free_bytes(struct span_heap *heap)
 {
-    uint64_t held = atomic_load_explicit(&heap->told_held_bytes, memory_order_relaxed);
+    uint64_t held = span_heap_told_held_bytes(heap);
     uint64_t used = told_used_bytes(heap);
     return used < held ? held - used : 0;
 }

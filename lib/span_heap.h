@@ -226,9 +226,10 @@ uint64_t span_heap_part(struct span_heap *heap);
 /* Tells the heap what a thread's live bytes have changed by, without taking or putting anything. */
 void span_heap_note_live(struct span_heap *heap, int64_t live_delta);
 
-/* Of touched pages in free spans; the second as last told, without the lock. */
+/* Of touched pages in free spans; the second as last told, without the lock; the third with spans in use, likewise. */
 uint64_t span_heap_free_bytes(struct span_heap *heap);
 uint64_t span_heap_told_free_bytes(struct span_heap *heap);
+uint64_t span_heap_told_held_bytes(struct span_heap *heap);
 
 uint64_t span_heap_used_bytes(struct span_heap *heap);
 

@@ -23,7 +23,10 @@
 #include "meta.h"
 #include "planned.h"
 
-enum { BORROW_STEP = 8 * 1024 };
+enum {
+    BORROW_STEP = 8 * 1024,
+    BORROW_SHARE = 2 /* of what a thread has of its own, at most */
+};
 
 struct thread_cache no_thread_cache;
 struct region no_region = {.base = UINTPTR_MAX};
@@ -329,7 +332,8 @@ static bool lease_under_cap(struct larder *instance, struct thread_cache *cache,
 /* At least `bytes` for the lease from the common room; how many. 0: there are not so many, or the thread has had its part. */
 static size_t borrow(struct larder *instance, struct thread_cache *cache, size_t bytes)
 {
-    size_t own = instance->config.thread_cached_bytes, part = own - (cache->lease - own);
+    size_t own = instance->config.thread_cached_bytes, borrowed = cache->lease - own;
+    size_t part = own <= SIZE_MAX / BORROW_SHARE ? BORROW_SHARE * own - borrowed : 0;
     size_t left = atomic_load_explicit(&instance->common_room, memory_order_relaxed), taken;
     do {
         size_t most = left < part ? left : part;

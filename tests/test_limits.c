@@ -249,7 +249,7 @@ START_TEST(a_threads_magazines_stay_within_their_bytes_and_the_common_room)
         larder = must_create(&config);
         for (size_t size = 8; size <= MIB; size *= 2) {
             allocate_and_free_each(larder, 100, size);
-            ck_assert_uint_le(stats_of(larder).thread_cached_bytes, 2 * limits[k]);
+            ck_assert_uint_le(stats_of(larder).thread_cached_bytes, 3 * limits[k]);
         }
         must_destroy(larder);
     }
@@ -289,17 +289,18 @@ START_TEST(threads_hold_together_at_most_so_many_bytes_beyond_their_own_as_there
     struct second_thread second;
     pthread_t thread;
     uint64_t first;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
     config.thread_cached_bytes = OWN;
     second.larder = must_create(&config);
     for (unsigned round = 0; round < 3; round++) { /* what was lent comes back each time */
         first = fill_magazines(second.larder);
         ck_assert_uint_gt(first, OWN);
-        ck_assert_uint_le(first, 2 * OWN);
+        ck_assert_uint_le(first, 3 * OWN);
         ck_assert_int_eq(pthread_create(&thread, NULL, fill_as_well, &second), 0);
         pthread_join(thread, NULL);
         ck_assert_uint_gt(second.with_first, first);
-        ck_assert_uint_le(second.with_first, (sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 4 : 3) * OWN);
+        ck_assert_uint_le(second.with_first, (size_t)(2 + (processors < 4 ? processors : 4)) * OWN);
         larder_flush_thread(second.larder);
         ck_assert_uint_eq(stats_of(second.larder).thread_cached_bytes, 0);
     }

@@ -196,8 +196,8 @@ typedef struct larder_config {
      */
     size_t max_cached_bytes;
 
-    /* LARDER_THREAD_CACHED_BYTES: what each thread's magazines may hold; default 56 KiB. Without a hard cap a thread of an
-     * instance may hold as much again, but only as many threads as there are processors, at most 8, or more of them a part of that each. */
+    /* LARDER_THREAD_CACHED_BYTES: what each thread's magazines may hold; default 56 KiB. Without a hard cap all threads of an
+     * instance have in common as much again for each processor, at most 8, and each of them may hold twice its own from there. */
     size_t thread_cached_bytes;
 
     /*
