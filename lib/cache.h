@@ -6,7 +6,7 @@
  *   larder.c, free.c  larder_alloc() and larder_free(): the hit paths, a page each
  *   fit.c             everything else: magazine swap, depot, runs, spans
  *   depot.c           full and empty magazines of a class, runs with free blocks
- *   span_heap.c       spans of a region
+ *   span_heap.c       spans of a region: span_take.c, span_put.c
  *   region.c          ranges from the backend
  * Under `exact` and `passthrough` it is larder.c, free.c, exact.c, block.c, backend.
  *

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The parts of a span heap that its files share: bins and nodes of free spans, and what else more than one of them needs. Private to
- * span_heap.c, span_settle.c and span_purge.c; the theory is in span_heap.c. Everything here is called with the heap's lock held.
+ * span_*.c; the theory is in span_heap.c. Everything here is called with the heap's lock held.
  */
 #ifndef LARDER_SPAN_BINS_H
 #define LARDER_SPAN_BINS_H
@@ -178,6 +178,41 @@ static inline struct span *free_after(const struct region *region, uint32_t end)
     return word_kind(word) == WORD_FREE ? &region->spans[word & WORD_INDEX_MASK] : NULL;
 }
 
+/* ---- figures that every change keeps ---- */
+
+/* Bytes of touched pages in free spans. */
+static inline uint64_t span_heap_free_bytes_locked(struct span_heap *heap)
+{
+    return ((heap->total_units - span_heap_used_units(heap)) << UNIT_SHIFT) -
+           (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
+}
+
+/* Bytes that cost memory: spans in use, and touched pages of free ones. */
+static inline uint64_t span_heap_held_bytes_locked(const struct span_heap *heap)
+{
+    return (heap->total_units << UNIT_SHIFT) -
+           (heap->clean_pages << (heap->page_shift + UNIT_SHIFT));
+}
+
+/* ---- operations on record ---- */
+
+/* Puts an operation on record, which may complete a loop. */
+static inline void span_heap_note_operation(struct span_heap *heap, struct region *region,
+                                            uint32_t start, uint32_t what)
+{
+    atomic_store_explicit(&heap->operations,
+                          atomic_load_explicit(&heap->operations, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
+    if (heap->loops == NULL)
+        return;
+    if (__builtin_expect(span_remote_is_stream(&heap->remote), 0)) {
+        span_loop_pass(heap->loops);
+        return;
+    }
+    span_loop_note(heap->loops, region, start, what);
+    heap->frozen = heap->loops->mode == LOOP_REPLAYING;
+}
+
 /* ---- shared functions ---- */
 
 /* Takes the lock as one who looks after the heap, and puts what has been noted (span_remote.h). */
@@ -226,11 +261,5 @@ void span_heap_touch_loop(struct span_heap *heap, const struct loop_op *ops, uin
 
 /* Tells the budget what is held and needed now: wherever total_units, clean_pages or the highest place of the loops have changed. */
 void span_heap_tell_use(struct span_heap *heap);
-
-/* Bytes that cost memory: spans in use, and touched pages of free ones. */
-uint64_t span_heap_held_bytes_locked(const struct span_heap *heap);
-
-/* Bytes of touched pages in free spans. */
-uint64_t span_heap_free_bytes_locked(struct span_heap *heap);
 
 #endif

@@ -16,7 +16,7 @@ CORE = {
     'magazine': ['magazine.c', 'fit_magazines.c', 'fit_runs.c', 'bin.h'],
     'depot': ['depot.c', 'depot.h'],
     'span heap': ['span_bins.h', 'span_figures.c', 'span_heap.c', 'span_heap.h', 'span_loop.c', 'span_loop.h', 'span_pages.c', 'span_pages.h',
-                  'span_plan.c', 'span_purge.c', 'span_remote.c', 'span_remote.h', 'span_settle.c'],
+                  'span_plan.c', 'span_purge.c', 'span_put.c', 'span_remote.c', 'span_remote.h', 'span_settle.c', 'span_take.c'],
     'cache': ['cache.c', 'cache.h', 'give_back.c'],
 }
 
