@@ -2,7 +2,8 @@
 /*
  * Regions are reserved and made usable bit by bit, outside of the span heap's lock. This suite stands in for
  * the system's mprotect(): it can refuse, and it can let something happen while one thread is
- * still waiting for it. Whatever it does, no block may be handed out of which a byte is not yet usable.
+ * still waiting for it. Whatever it does, no block may be handed out of which a byte is not yet usable. And for madvise(), to
+ * see for what huge pages are refused.
  */
 #include "support.h"
 
@@ -31,6 +32,53 @@ int mprotect(void *ptr, size_t size, int protection)
     }
     return (int)syscall(SYS_mprotect, ptr, size, protection);
 }
+
+#ifdef MADV_NOHUGEPAGE
+static struct {
+    uintptr_t begin, end;
+} without_huge_pages[64];
+static unsigned ranges_without;
+
+int madvise(void *ptr, size_t size, int advice)
+{
+    if (advice == MADV_NOHUGEPAGE && ranges_without < 64) {
+        without_huge_pages[ranges_without].begin = (uintptr_t)ptr;
+        without_huge_pages[ranges_without++].end = (uintptr_t)ptr + size;
+    }
+    return (int)syscall(SYS_madvise, ptr, size, advice);
+}
+
+static bool goes_without_huge_pages(const void *ptr, size_t size)
+{
+    for (unsigned i = 0; i < ranges_without; i++) {
+        if ((uintptr_t)ptr >= without_huge_pages[i].begin &&
+            (uintptr_t)ptr + size <= without_huge_pages[i].end)
+            return true;
+    }
+    return false;
+}
+
+/* What is sparse, all of it. */
+START_TEST(neither_regions_nor_their_tables_are_left_to_huge_pages)
+{
+    struct larder *larder = make_instance(LARDER_POLICY_FIT, NULL);
+    struct span_heap *heaps[] = {&larder->heap, &larder->small_heap};
+
+    larder_free(larder, larder_alloc(larder, MIB));
+    larder_free(larder, larder_alloc(larder, 5000));
+    ck_assert(goes_without_huge_pages(larder, sizeof *larder));
+    for (int i = 0; i < 2; i++) {
+        struct region *region = heaps[i]->regions;
+
+        ck_assert_ptr_nonnull(region);
+        ck_assert(goes_without_huge_pages(region, sizeof *region));
+        ck_assert(goes_without_huge_pages(region->tables, region->table_size));
+        ck_assert(goes_without_huge_pages(region_address(region, 0), atomic_load(&region->size)));
+    }
+    must_destroy(larder);
+}
+END_TEST
+#endif
 
 /* Every byte of the block lies below what its region has had committed. */
 static bool is_usable(const void *ptr, size_t size)
@@ -131,5 +179,8 @@ int main(void)
                         2 * (int)(sizeof pairs / sizeof *pairs));
     tcase_add_loop_test(claims, after_a_refused_commit_no_block_is_handed_out_that_is_not_usable, 0,
                         12);
+#ifdef MADV_NOHUGEPAGE
+    tcase_add_test(claims, neither_regions_nor_their_tables_are_left_to_huge_pages);
+#endif
     return run_suite(suite);
 }

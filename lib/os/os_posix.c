@@ -2,8 +2,9 @@
 /*
  * Linux (and Android) through mmap, mprotect, madvise and futex; other POSIX systems wait by sleeping.
  *
- * Reservations are PROT_NONE mappings: they count neither as memory nor as commitment, and huge pages
- * are refused for them, since one touched byte would otherwise cost 2 MiB of footprint.
+ * Reservations are PROT_NONE mappings: they count neither as memory nor as commitment. Huge pages
+ * are refused for all mappings, since one touched byte would otherwise cost 2 MiB of footprint where the system's
+ * setting is "always": tables are sparse, too. (Measured 2026-11 as if it were: 7.0 MB resident for 0.5 MB live, for 0.7.)
  */
 #include "os/os.h"
 #include "witness.h"
@@ -73,6 +74,17 @@ size_t os_page_size(void)
     return size;
 }
 
+/* One touched byte is to cost a page. errno may change. */
+static void refuse_huge(void *ptr, size_t size)
+{
+#ifdef MADV_NOHUGEPAGE
+    (void)madvise(ptr, size, MADV_NOHUGEPAGE); /* fails where there are no huge pages: fine */
+#else
+    (void)ptr;
+    (void)size;
+#endif
+}
+
 void *os_reserve(size_t size, size_t alignment)
 {
     witness_free_of_locks("mmap");
@@ -93,9 +105,7 @@ void *os_reserve(size_t size, size_t alignment)
     size_t tail = (size_t)(start + size + extra - (aligned + size));
     if (tail != 0)
         munmap(aligned + size, tail);
-#ifdef MADV_NOHUGEPAGE
-    (void)madvise(aligned, size, MADV_NOHUGEPAGE); /* fails where there are no huge pages: fine */
-#endif
+    refuse_huge(aligned, size);
     errno = error;
     return aligned;
 }
@@ -144,6 +154,8 @@ void *os_map(size_t size)
     int error = errno;
     void *ptr = mmap(NULL, size, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (ptr != MAP_FAILED)
+        refuse_huge(ptr, size);
     errno = error;
     return ptr == MAP_FAILED ? NULL : ptr;
 }
