@@ -11,7 +11,7 @@
 struct span_heap;
 
 enum {
-    LOOP_ARENA = 8192, /* operations on record: 64 KiB if all are used */
+    LOOP_ARENA = 8192, /* operations on record: 64 KiB if all are used; a multiple of 2 */
     LOOP_MAX = 64,
     LOOP_MAX_OUT = 1024, /* blocks that a loop may have out at once */
     /* for planning loops of up to about 4000 blocks; touched as far as needed */
@@ -52,10 +52,17 @@ struct span_loops {
     uint64_t plan_debt; /* comparisons made for plans that have not been paid off by replays */
     uint32_t highest;   /* unit behind all places of loops; 0: there are none */
     struct loop loops[LOOP_MAX];
-    struct loop_op ops[LOOP_ARENA];
-    _Alignas(16) char scratch[PLAN_SCRATCH];
+    /* the first LOOP_ARENA; what follows the record is scratch memory for planning it, so that little is touched for little */
+    _Alignas(16) struct loop_op ops[LOOP_ARENA + PLAN_SCRATCH / sizeof(struct loop_op)];
     void *pool_link;
 };
+
+/* PLAN_SCRATCH bytes at a multiple of 16, until the record grows. */
+static inline char *span_loops_scratch(struct span_loops *loops)
+{
+    uint32_t end = loops->first + loops->count;
+    return (char *)&loops->ops[end + end % 2];
+}
 
 /* NULL where there is no memory: the heap works without. */
 struct span_loops *span_loops_get(struct span_heap *heap);

@@ -98,9 +98,9 @@ bool span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
                     const struct loop_op *others, uint32_t shared, uint32_t below)
 {
     uint32_t takes = count_takes(ops, count), pinned = count_takes(ops, shared);
-    uint32_t items = takes + MOST_FREE_SPANS + 1;
-    char *scratch = heap->loops->scratch;
-    if (items * sizeof(struct plan_item) + plan_scratch_bytes(items) > PLAN_SCRATCH)
+    uint32_t most = takes + MOST_FREE_SPANS + 1;
+    char *scratch = span_loops_scratch(heap->loops);
+    if (most * sizeof(struct plan_item) + plan_scratch_bytes(most) > PLAN_SCRATCH)
         return false;
     struct plan_item *fixed = (struct plan_item *)(void *)scratch;
     uint32_t free_spans = collect_free(heap, fixed);
@@ -113,7 +113,7 @@ bool span_heap_plan(struct span_heap *heap, struct loop_op *ops, uint32_t count,
     collect_blocks(blocks, ops, count);
     for (uint32_t i = 0; i < pinned; i++)
         blocks[i].offset = others[blocks[i].begin].start;
-    scratch += items * sizeof(struct plan_item);
+    scratch += (takes + free_spans + 1) * sizeof(struct plan_item);
     uint64_t bound = lowest + plan_lower_bound(blocks, takes, scratch);
     uint64_t effort = (uint64_t)takes * takes / 2 * ROUNDS;
     if (effort > MOST_EFFORT)
