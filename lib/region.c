@@ -8,10 +8,7 @@
 #include "meta.h"
 #include "poison.h"
 
-enum {
-    COMMIT_STEP = 1 << 20,
-    LARGEST_REGION_SHIFT = sizeof(void *) == 8 ? 32 : 28 /* bounded by the words' length field */
-};
+enum { COMMIT_STEP = 1 << 20 };
 
 /* What a reserved region covers at first, where the address space allows. */
 #define RESERVE_SIZE (sizeof(void *) == 8 ? (size_t)1 << 30 : (size_t)64 << 20)

@@ -41,7 +41,8 @@
 enum {
     UNIT_SHIFT = 9,
     UNIT = 1 << UNIT_SHIFT,
-    CHUNK_SHIFT = 16,  /* idle time is known for chunks of 64 KiB */
+    CHUNK_SHIFT = 16, /* idle time is known for chunks of 64 KiB */
+    LARGEST_REGION_SHIFT = sizeof(void *) == 8 ? 32 : 28, /* bounded by the words' length field */
     RUN_MIN_UNITS = 8, /* a page: a new run always has fresh pages, or used ones, never a part */
     RUN_RECORD =
         128, /* bytes of a run's record, states included, where blocks are of a unit or more */

@@ -12,6 +12,7 @@
 
 enum { SPAN_WALK_LIMIT = 24 };
 
+/* 16 bins a doubling; lengths below 32 have one each. */
 static inline unsigned span_bin_of(uint32_t length)
 {
     unsigned doubling = 31u - (unsigned)__builtin_clz(length | 16) - 4;
@@ -74,6 +75,7 @@ static inline struct span *bins_best(const struct span_bins *bins, uint32_t leng
     if (bins->words == 0)
         return NULL;
     unsigned bin = span_bin_of(length);
+    assert(bin < SPAN_BINS); /* no span is as long as the largest region */
     struct span *span = bins->head[bin];
     for (int i = 0; i < SPAN_WALK_LIMIT && span != NULL; i++, span = span->next) {
         if (span->length >= length)
@@ -81,7 +83,6 @@ static inline struct span *bins_best(const struct span_bins *bins, uint32_t leng
     }
     bin++;
     unsigned word = bin / 64;
-    assert(word < SPAN_BINS / 64); /* the longest span's bin is well below SPAN_BINS */
     uint64_t bits = bins->occupied[word] & (~UINT64_C(0) << (bin % 64));
     if (bits == 0) {
         uint32_t words = bins->words & (~UINT32_C(0) << word << 1);

@@ -11,11 +11,15 @@
 #include "span_loop.h"
 #include "span_remote.h"
 
-enum { SPAN_BINS = 384, SPAN_HEAP_CLOCK_EVERY = 8, SPAN_HEAP_TELL_EVERY = 1024 };
+enum {
+    SPAN_BINS = (LARGEST_REGION_SHIFT - UNIT_SHIFT - 3) * 16, /* see span_bin_of() */
+    SPAN_HEAP_CLOCK_EVERY = 8,
+    SPAN_HEAP_TELL_EVERY = 1024
+};
 
 struct span_bins {
-    uint32_t words; /* a bit for each word of `occupied` that is not 0 */
-    uint64_t occupied[SPAN_BINS / 64];
+    uint32_t words;                        /* a bit for each word of `occupied` that is not 0 */
+    uint64_t occupied[SPAN_BINS / 64 + 1]; /* the last is always 0: behind the longest span's bin */
     struct span *head[SPAN_BINS];
 };
 

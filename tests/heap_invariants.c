@@ -273,7 +273,7 @@ static bool bins_are_sound(const struct span_bins *bins, bool dirty, uint64_t *s
             ++*spans;
         }
     }
-    for (unsigned word = 0; word < SPAN_BINS / 64; word++)
+    for (unsigned word = 0; word < SPAN_BINS / 64 + 1; word++)
         must((bins->occupied[word] != 0) == ((bins->words >> word & 1) != 0), "word %u", word);
     return true;
 }
