@@ -13,7 +13,7 @@
 
 # Suites that between them reach what there is to reach of the core modules.
 coverage_suites='allocation_map blocks commit decay exact faults fork granules heap_lock heaps large_blocks limits misuse oom
-    ownership pool process realloc scopes span_heap span_remote stats threads'
+    ownership pool process realloc scopes span_heap span_heap_threads span_remote stats threads'
 
 configure_coverage() {
     configure build-coverage -Dtests=enabled -Dbench=disabled -Dtools=disabled --wrap-mode=nodownload \
