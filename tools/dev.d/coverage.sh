@@ -12,7 +12,7 @@
 # A line is in the table only where it can be reached: assertions and what ends the process count for nothing.
 
 # Suites that between them reach what there is to reach of the core modules.
-coverage_suites='allocation_map blocks commit decay exact faults fork granules heap_lock heaps large_blocks limits misuse oom
+coverage_suites='allocation_map blocks commit decay exact faults fork granules heap_lock heaps heaps_seen large_blocks limits misuse oom
     ownership pool process realloc scopes span_heap span_heap_threads span_remote stats threads'
 
 configure_coverage() {
