@@ -62,7 +62,13 @@ void *meta_pool_get(struct meta_pool *pool)
     if (record != NULL)
         pool->free = *link_of(pool, record);
     spinlock_unlock(&pool->lock);
-    return record != NULL ? record : meta_alloc(pool->size);
+    if (record != NULL)
+        return record;
+    size_t batch = pool->batch != 0 ? pool->batch : 1;
+    char *records = meta_alloc(pool->size * batch);
+    for (size_t i = 1; records != NULL && i < batch; i++)
+        meta_pool_put(pool, records + i * pool->size);
+    return records;
 }
 
 void meta_pool_put(struct meta_pool *pool, void *record)

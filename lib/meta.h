@@ -23,6 +23,7 @@ uint64_t meta_bytes(void);
 struct meta_pool {
     spinlock_t lock;
     size_t size;
+    size_t batch; /* so many are fetched at once; 0: one */
     void *
         free; /* guarded by lock; linked through the last word, so that the first fields stay readable */
 };

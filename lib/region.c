@@ -17,7 +17,14 @@ enum { COMMIT_STEP = 1 << 20 };
 #define REGION_MIN MAP_GRANULE
 #define REGION_MAX ((size_t)64 << 20)
 
-static struct meta_pool region_pool = META_POOL(struct region);
+/*
+ * Records come in fours, so that those of an instance's first regions lie where the first thread's cache ends, whatever else is fetched
+ * between them: every free reads a region's record and writes to its thread's cache, and a load waits for stores just before it that
+ * have the same lower 12 bits of address. (Measured 2026-11, the trace of a decoder with a record 4096 bytes behind the counters: 4.05 ns
+ * an operation for 3.88.)
+ */
+static struct meta_pool region_pool = {
+    .lock = SPINLOCK_OF(RANK_POOL), .size = sizeof(struct region), .batch = 4};
 
 uint32_t region_max_units(void)
 {

@@ -163,9 +163,9 @@ struct span_heap;
 
 struct region {
     /* read by every free */
-    _Atomic uintptr_t base; /* ~0 when retired */
-    _Atomic size_t size;    /* bytes; 0 when retired */
-    word_t *words;          /* one a unit */
+    _Alignas(64) _Atomic uintptr_t base; /* ~0 when retired */
+    _Atomic size_t size;                 /* bytes; 0 when retired */
+    word_t *words;                       /* one a unit */
     struct block_state
         *runs; /* the table of run records, as states; NULL where there can be none */
     uint32_t instance_id;
